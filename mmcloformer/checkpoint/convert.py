@@ -1,0 +1,159 @@
+"""From the released code's checkpoints to mmpretrain's."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import CheckpointError
+from ..models import ARCHS, Arch, CloFormer
+from ..models.archs import NUM_STAGES
+
+_BLOCK = r'layers\.(\d+)\.blocks\.(\d+)\.'
+_OUR_BLOCK = r'backbone.stages.\1.\2.'
+
+# Released name -> ours, in the order of the network. `norm` is the classifier's norm, which
+# is the norm of the last output here.
+_RENAMES = [
+    (r'patch_embed\.conv([1-4])\.conv\.([01])\.', r'backbone.stem.conv\1.\2.'),
+    (r'patch_embed\.conv5\.', r'backbone.stem.proj.'),
+    (r'patch_embed\.layernorm\.', r'backbone.stem.norm.'),
+    (_BLOCK + r'(norm[12])\.', _OUR_BLOCK + r'\3.'),
+    (_BLOCK + r'attn\.qkvs\.(\d+)\.', _OUR_BLOCK + r'attn.local.\3.qkv.'),
+    (_BLOCK + r'attn\.convs\.(\d+)\.', _OUR_BLOCK + r'attn.local.\3.dwconv.'),
+    (
+        _BLOCK + r'attn\.act_blocks\.(\d+)\.act_block\.([02])\.',
+        _OUR_BLOCK + r'attn.local.\3.gate.\4.',
+    ),
+    (_BLOCK + r'attn\.global_(q|kv)\.', _OUR_BLOCK + r'attn.pooled.\3.'),
+    (_BLOCK + r'attn\.proj\.', _OUR_BLOCK + r'attn.proj.'),
+    (_BLOCK + r'mlp\.(fc1|dwconv|fc2)\.', _OUR_BLOCK + r'ffn.\3.'),
+    (_BLOCK + r'downsample\.([012])\.', _OUR_BLOCK + r'shortcut.\3.'),
+    (r'norm\.', r'backbone.norm3.'),
+    (r'head\.', r'head.fc.'),
+]
+
+
+def rename_key(key: str) -> str | None:
+    """Translate one of the released state dict's keys; None if it is not one."""
+    for pattern, replacement in _RENAMES:
+        match = re.match(pattern, key)
+        if match:
+            return match.expand(replacement) + key[match.end() :]
+    return None
+
+
+def convert_checkpoint(released: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Turn the released code's state dict into an mmpretrain classifier's checkpoint.
+
+    Args:
+        released: State dict of the released model.
+
+    Returns:
+        A checkpoint of plain types: `state_dict` with `backbone.` and `head.fc.` keys, and
+        `meta` with the arch (a name where it is a published one) and the number of classes.
+
+    Raises:
+        CheckpointError: If keys are unknown or missing, or shapes do not fit; names them.
+    """
+    state_dict = {}
+    unknown = []
+    for key, value in released.items():
+        renamed = rename_key(key)
+        if renamed is None:
+            unknown.append(key)
+        else:
+            state_dict[renamed] = value
+    if unknown:
+        raise CheckpointError(
+            f'{len(unknown)} keys are not of the released CloFormer: {", ".join(unknown[:8])}'
+        )
+    # The loading below finds the others; these are read before it, or may be absent there.
+    needed = (
+        *(f'backbone.norm3.{kind}' for kind in ('weight', 'bias')),
+        *(f'head.fc.{kind}' for kind in ('weight', 'bias')),
+        'backbone.stem.conv1.0.weight',
+    )
+    missing = [key for key in needed if key not in state_dict]
+    if missing:
+        raise CheckpointError(f'not a released classifier, no weights for {", ".join(missing)}')
+    head = state_dict['head.fc.weight']
+
+    arch = infer_arch(state_dict)
+    backbone = CloFormer(
+        arch=arch._asdict(),
+        in_channels=state_dict['backbone.stem.conv1.0.weight'].shape[1],
+        out_indices=(NUM_STAGES - 1,),
+    )
+    prefix = 'backbone.'
+    backbone.load_state_dict(
+        {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
+    )
+    if head.shape != (state_dict['head.fc.bias'].shape[0], arch.embed_dims[-1]):
+        raise CheckpointError(f'head.weight has the shape {tuple(head.shape)}')
+    meta = dict(arch=_name(arch), num_classes=head.shape[0])
+    return dict(state_dict=state_dict, meta=meta)
+
+
+def infer_arch(state_dict: Mapping[str, Tensor], prefix: str = 'backbone.') -> Arch:
+    """Read the arch off the shapes of a converted state dict.
+
+    Shapes do not tell the number of heads; where the widths are a published variant's, it is
+    that one's, else the largest head width that all branches share is assumed.
+
+    Args:
+        state_dict: Weights with our names.
+        prefix: Where the backbone stands in it.
+
+    Raises:
+        CheckpointError: If whole stages or branches are missing.
+    """
+    dims, depths, widths, kernels = [], [], [], []
+    for stage in range(NUM_STAGES):
+        blocks = {
+            int(match[1])
+            for key in state_dict
+            if (match := re.match(rf'{re.escape(prefix)}stages\.{stage}\.(\d+)\.', key))
+        }
+        attn = f'{prefix}stages.{stage}.0.attn.'
+        convs: list[Tensor] = []
+        while (conv := state_dict.get(f'{attn}local.{len(convs)}.dwconv.weight')) is not None:
+            convs.append(conv)
+        proj = state_dict.get(f'{attn}proj.weight')
+        if proj is None:
+            raise CheckpointError(f'weights are missing: {attn}proj.weight')
+        query = state_dict.get(f'{attn}pooled.q.weight')
+        dims.append(proj.shape[0])
+        depths.append(len(blocks))
+        widths.append((*(c.shape[0] // 3 for c in convs), 0 if query is None else query.shape[0]))
+        kernels.append(tuple(c.shape[-1] for c in convs))
+
+    for arch in ARCHS.values():
+        if (tuple(dims), tuple(depths)) == (arch.embed_dims, arch.depths) and all(
+            _widths(arch, stage) == (widths[stage], kernels[stage]) for stage in range(NUM_STAGES)
+        ):
+            return arch
+    heads = [math.gcd(*filter(None, stage)) for stage in widths]
+    return Arch(
+        embed_dims=tuple(dims),
+        depths=tuple(depths),
+        num_heads=tuple(sum(w) // head for w, head in zip(widths, heads)),
+        group_splits=tuple(tuple(w // head for w in ws) for ws, head in zip(widths, heads)),
+        kernel_sizes=tuple(kernels),
+        drop_path_rate=0.0,
+    )
+
+
+def _widths(arch: Arch, stage: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Channels of each branch that is there (a global one of zero counts), and the kernels."""
+    head = arch.embed_dims[stage] // arch.num_heads[stage]
+    *local, pooled = arch.group_splits[stage]
+    present = [(n * head, k) for n, k in zip(local, arch.kernel_sizes[stage]) if n]
+    return (*(w for w, _ in present), pooled * head), tuple(k for _, k in present)
+
+
+def _name(arch: Arch) -> str | dict[str, Any]:
+    names = [name for name, known in ARCHS.items() if known == arch]
+    return names[0] if names else arch._asdict()

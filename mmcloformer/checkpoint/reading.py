@@ -1,0 +1,126 @@
+"""Reading checkpoints without ever running code from them."""
+
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+
+from ..errors import CheckpointError
+
+
+def _statistic(owner: Any, name: str) -> Any:
+    """Stand in for `getattr`, which a HistoryBuffer's pickle calls for its own statistics; the
+    real one would let a file reach into any object."""
+    if owner is not HistoryBuffer or name.startswith('_'):
+        raise pickle.UnpicklingError(f'getattr of {name!r}')
+    return getattr(HistoryBuffer, name)
+
+
+# `_reconstruct` and `scalar`, whose module numpy 2 renamed.
+_NUMPY_REBUILDERS: list[Any] = [np.zeros(1).__reduce__()[0], np.float64().__reduce__()[0]]
+
+# What mmengine's own checkpoints hold besides tensors and plain containers: the message hub's
+# histories, and the numpy scalars and arrays inside them, under numpy 1's names and numpy 2's.
+_MMENGINE_TYPES = [
+    HistoryBuffer,
+    (_statistic, 'builtins.getattr'),
+    np.ndarray,
+    np.dtype,
+    *{type(np.dtype(name)) for name in ('bool', 'int32', 'int64', 'uint32', 'float32', 'float64')},
+    *(
+        (rebuild, f'numpy.{core}.multiarray.{rebuild.__name__}')
+        for rebuild in _NUMPY_REBUILDERS
+        for core in ('core', '_core')
+    ),
+]
+
+
+def read_checkpoint(filename: str | Path, map_location: Any = 'cpu') -> Any:
+    """Read a `.pth` or `.safetensors` file; a pickle may hold tensors, plain containers and
+    the types that mmengine saves, and nothing else.
+
+    Args:
+        filename: File on disk.
+        map_location: Where tensors go, as for `torch.load`.
+
+    Raises:
+        CheckpointError: If the file is absent, cut short, no checkpoint, or holds objects that
+            would need code to be run.
+    """
+    path = Path(filename).expanduser()
+    if not path.is_file():
+        raise CheckpointError(f'checkpoint {path} does not exist')
+    if path.suffix == '.safetensors':
+        return _read_safetensors(path, map_location)
+    try:
+        with torch.serialization.safe_globals(_MMENGINE_TYPES):
+            return torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        if not _is_whole(path):
+            raise _damaged(path, error) from error
+        reason = re.search(r'(GLOBAL \S+|getattr of \S+)', str(error))
+        raise CheckpointError(
+            f'checkpoint {path} is refused: it holds objects other than weights, and loading '
+            f'them would run code from the file. Ask its author for a state dict, or save one '
+            f'from a process you trust. ({reason[0] if reason else error})'
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def register_safe_loading() -> None:
+    """Make every local and http(s) checkpoint that mmengine loads (`init_cfg`, `load_from`,
+    `--resume`, testing) go through `read_checkpoint`'s rules.
+
+    Upstream mmengine cannot resume on torch >= 2.6, where `weights_only` is the default; the
+    maintained fork falls back to unsafe loading on a refusal. This replaces both.
+    """
+    CheckpointLoader.register_scheme('', _load_from_local, force=True)
+    CheckpointLoader.register_scheme(('http://', 'https://'), _load_from_http, force=True)
+
+
+# mmengine logs `loader.__name__[10:]` as the backend's name.
+def _load_from_local(filename: str, map_location: Any = None) -> Any:
+    return read_checkpoint(filename, map_location)
+
+
+def _load_from_http(filename: str, map_location: Any = None) -> Any:
+    target = Path(torch.hub.get_dir(), 'checkpoints', filename.rpartition('/')[2])
+    if not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(filename, str(target))
+    return read_checkpoint(target, map_location)
+
+
+def _read_safetensors(path: Path, map_location: Any) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    device = map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
+    try:
+        return load_file(path, device=str(device))
+    except SafetensorError as error:
+        raise _damaged(path, error) from error
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the file is a zip archive as `torch.save` writes it, or a pickle from older
+    releases; a file cut short is neither."""
+    if zipfile.is_zipfile(path):
+        return True
+    with path.open('rb') as file:
+        return file.read(1) == pickle.PROTO and path.read_bytes()[-1:] == pickle.STOP
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return CheckpointError(
+        f'checkpoint {path} cannot be read: it is damaged, cut short or no checkpoint. Use an '
+        f'earlier one of the same run, or download it again. ({reason})'
+    )

@@ -1,0 +1,67 @@
+"""Whether the data a config names are on disk, asked before anything is built."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from ..errors import DataError
+
+
+def check_data(cfg: Config, splits: Sequence[str]) -> None:
+    """Make sure that the annotation files and image folders of some splits exist.
+
+    Files on other back ends (`s3://...`) are left to the host.
+
+    Args:
+        cfg: The whole config.
+        splits: Of `train`, `val`, `test`.
+
+    Raises:
+        DataError: If any is missing; lists them with the field that names them.
+    """
+    missing: dict[str, str] = {}
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader')
+        if loader:
+            field = f'{split}_dataloader.dataset'
+            missing.update({path: field for path in _paths(loader['dataset']) if _absent(path)})
+        evaluators = cfg.get(f'{split}_evaluator') or []
+        for evaluator in evaluators if isinstance(evaluators, Sequence) else [evaluators]:
+            path = evaluator.get('ann_file')
+            if isinstance(path, str) and _absent(path):
+                missing.setdefault(path, f'{split}_evaluator.ann_file')
+    if missing:
+        listed = '\n'.join(f'  {path}  ({field})' for path, field in missing.items())
+        raise DataError(
+            f'data not found:\n{listed}\n'
+            f'Put or link the data set there, or name its place with --cfg-options '
+            f'{next(iter(missing.values())).removesuffix(".ann_file")}.'
+            f'{"data_root" if "dataloader" in next(iter(missing.values())) else "ann_file"}=...\n'
+            f'Without data at hand, `python tools/make_shapes.py data/shapes` draws a small '
+            f'sample set for the configs in configs/demo/.'
+        )
+
+
+def _paths(dataset: dict[str, Any]) -> Iterator[str]:
+    """Files and folders of a dataset config, joined as mmengine's BaseDataset joins them."""
+    if 'dataset' in dataset:
+        yield from _paths(dataset['dataset'])
+        return
+    if 'datasets' in dataset:
+        for inner in dataset['datasets']:
+            yield from _paths(inner)
+        return
+    root = dataset.get('data_root') or ''
+    prefix = dataset.get('data_prefix') or {}
+    parts = list(prefix.values()) if isinstance(prefix, dict) else [prefix]
+    for part in [dataset.get('ann_file'), *parts]:
+        if part:
+            yield part if '://' in part else str(Path(root, part))
+    if root:
+        yield root
+
+
+def _absent(path: str) -> bool:
+    return '://' not in path and not Path(path).exists()

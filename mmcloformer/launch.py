@@ -1,0 +1,79 @@
+"""What `tools/train.py` and `tools/test.py` share: from a command line to the host's Runner."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from .errors import UserError
+
+
+def base_parser(description: str) -> argparse.ArgumentParser:
+    """Make a parser with the options that mm users know from the hosts' own tools."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='where logs and checkpoints go')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override config fields: key=value, nested as a.b.c=value, lists as key="[a,b]"',
+    )
+    parser.add_argument(
+        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='launcher'
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torch')
+    return parser
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Read the config and merge the options of `base_parser` into it.
+
+    Raises:
+        UserError: If there is no such file.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if not Path(args.config).is_file():
+        raise UserError(f'config {args.config} does not exist')
+    cfg = Config.fromfile(args.config)
+    cfg.launcher = args.launcher
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
+    if not torch.cuda.is_available():
+        cfg.sync_bn = None  # SyncBatchNorm runs on GPUs only.
+    if cfg.get('default_scope') == 'mmpretrain':
+        _complete_mmpretrain_loaders(cfg)
+    return cfg
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the Runner that the config asks for, the host's default or its own."""
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def exit_on_user_error(main: Callable[[], None]) -> None:
+    """Run a tool; print a `UserError` as one message and exit with 1, without a traceback."""
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f'error: {error}')
+
+
+def _complete_mmpretrain_loaders(cfg: Config) -> None:
+    """Add what mmpretrain's own tools add to every loader; its configs leave it out."""
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = cfg.get(name)
+        if loader is not None:
+            loader.setdefault('collate_fn', dict(type='default_collate'))
+            loader.setdefault('pin_memory', True)
+            loader.setdefault('persistent_workers', loader.get('num_workers', 0) > 0)

@@ -1,0 +1,82 @@
+"""Multi-scale deformable attention (arXiv 2010.04159) by mmcv's own torch function.
+
+mmcv calls that function itself on a CPU; its compiled op is for GPUs alone.
+"""
+
+import torch
+from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
+from torch import Tensor
+
+
+def ms_deform_attn_forward(
+    value: Tensor,
+    value_spatial_shapes: Tensor,
+    value_level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    im2col_step: int,
+) -> Tensor:
+    """Sample every level at the given points and add the samples up.
+
+    Args:
+        value: (N, S, heads, d), the levels' maps one after the other.
+        value_spatial_shapes: (L, 2), height and width of each level.
+        value_level_start_index: (L,), not needed: the shapes say it.
+        sampling_locations: (N, Q, heads, L, points, 2), x and y as fractions of the map.
+        attention_weights: (N, Q, heads, L, points).
+        im2col_step: Step of mmcv's kernel over the batch, not needed.
+
+    Returns:
+        (N, Q, heads * d), in the type of `value`.
+    """
+    # As numbers, since every use of a GPU tensor as a size waits for the GPU.
+    shapes = value_spatial_shapes.tolist()
+    output = multi_scale_deformable_attn_pytorch(
+        value, shapes, sampling_locations, attention_weights
+    )
+    return output.to(value.dtype)
+
+
+def ms_deform_attn_backward(
+    value: Tensor,
+    value_spatial_shapes: Tensor,
+    value_level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    grad_output: Tensor,
+    grad_value: Tensor,
+    grad_sampling_loc: Tensor,
+    grad_attn_weight: Tensor,
+    im2col_step: int,
+) -> None:
+    """Compute the gradients, running the forward pass once more.
+
+    Args:
+        value: As forward, and so are the arguments up to `attention_weights`.
+        value_spatial_shapes: As forward.
+        value_level_start_index: As forward.
+        sampling_locations: As forward.
+        attention_weights: As forward.
+        grad_output: (N, Q, heads * d).
+        grad_value: The shape of `value`, added to.
+        grad_sampling_loc: The shape of `sampling_locations`, added to.
+        grad_attn_weight: The shape of `attention_weights`, added to.
+        im2col_step: As forward.
+    """
+    value, sampling_locations, attention_weights = (
+        tensor.detach().requires_grad_()
+        for tensor in (value, sampling_locations, attention_weights)
+    )
+    with torch.enable_grad():
+        output = ms_deform_attn_forward(
+            value,
+            value_spatial_shapes,
+            value_level_start_index,
+            sampling_locations,
+            attention_weights,
+            im2col_step,
+        )
+    inputs = (value, sampling_locations, attention_weights)
+    grads = torch.autograd.grad(output, inputs, grad_output)
+    for total, grad in zip((grad_value, grad_sampling_loc, grad_attn_weight), grads):
+        total.add_(grad)

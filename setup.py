@@ -1,0 +1,33 @@
+"""Package metadata; `make install` sets up a whole environment."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+
+def requirements(name: str) -> list[str]:
+    lines = (ROOT / 'requirements' / name).read_text().splitlines()
+    return [line for line in lines if line and not line.startswith('#')]
+
+
+setup(
+    name='mmcloformer',
+    version=re.search(r"__version__ = '(.+)'", (ROOT / 'mmcloformer/__init__.py').read_text())[1],
+    description='CloFormer for detection, segmentation and classification with OpenMMLab',
+    long_description=(ROOT / 'README.md').read_text(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=find_packages(include=['mmcloformer', 'mmcloformer.*']),
+    python_requires='>=3.10',
+    # The two host stacks install the same folders, so neither may be pulled in over the other:
+    # choose one as an extra.
+    install_requires=['torch>=2.6'],
+    extras_require={
+        'onedl': requirements('onedl.txt'),
+        'openmmlab': requirements('openmmlab.txt'),
+        'dev': requirements('dev.txt'),
+    },
+)

@@ -1,0 +1,177 @@
+"""Deformable convolution through mmcv's own functions, against sampling in plain torch."""
+
+from typing import NamedTuple
+
+import pytest
+import torch
+import torchvision
+from mmcv.ops import (
+    DeformConv2d,
+    DeformConv2dPack,
+    ModulatedDeformConv2dPack,
+    deform_conv2d,
+    modulated_deform_conv2d,
+)
+from torch import Tensor
+from torch.nn import functional
+
+
+class Case(NamedTuple):
+    kernel: tuple[int, int] = (3, 3)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    deform_groups: int = 1
+
+    @property
+    def geometry(self) -> tuple[object, ...]:
+        return self.stride, self.padding, self.dilation, self.groups, self.deform_groups
+
+
+CASES = [
+    Case(),
+    Case(kernel=(3, 2), stride=(2, 1), padding=(0, 2), dilation=(1, 3)),
+    Case(kernel=(1, 3), padding=(2, 0), groups=2, deform_groups=4),
+    Case(stride=(1, 2), dilation=(2, 1), groups=4, deform_groups=2),
+]
+
+
+def _tensors(case: Case, dtype: torch.dtype = torch.float64, device: str = 'cpu') -> list[Tensor]:
+    """Input, offset, mask, weight, bias; no sample lies on a pixel, where the slope jumps."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(4, 4 // case.groups, *case.kernel, generator=generator)
+    input = torch.randn(2, 4, 7, 8, generator=generator)
+    size = functional.conv2d(
+        input, weight, None, case.stride, case.padding, case.dilation, case.groups
+    ).shape[2:]
+    cells = case.deform_groups * case.kernel[0] * case.kernel[1]
+    whole = torch.randint(-2, 3, (2, 2 * cells, *size), generator=generator)
+    offset = whole + 0.1 + 0.8 * torch.rand(whole.shape, generator=generator)
+    mask = torch.rand(2, cells, *size, generator=generator)
+    tensors = [input, offset, mask, weight, torch.randn(4, generator=generator)]
+    return [tensor.to(device, dtype).requires_grad_() for tensor in tensors]
+
+
+def _by_sampling(
+    case: Case, input: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor
+) -> Tensor:
+    height, width = input.shape[2:]
+    rows, columns = case.kernel
+    count = rows * columns
+    size = offset.shape[2:]
+    shifts = offset.unflatten(1, (case.deform_groups, count, 2))
+    factors = mask.unflatten(1, (case.deform_groups, count))
+    y, x = torch.meshgrid(*(torch.arange(length) for length in size), indexing='ij')
+    samples = torch.zeros(*input.shape[:2], count, *size, dtype=input.dtype)
+    width_of_group = input.shape[1] // case.deform_groups
+    for group in range(case.deform_groups):
+        channels = slice(group * width_of_group, (group + 1) * width_of_group)
+        for cell in range(count):
+            row, column = divmod(cell, columns)
+            at_y = y * case.stride[0] - case.padding[0] + row * case.dilation[0]
+            at_x = x * case.stride[1] - case.padding[1] + column * case.dilation[1]
+            at_y = at_y + shifts[:, group, cell, 0]
+            at_x = at_x + shifts[:, group, cell, 1]
+            grid = torch.stack([2 * at_x / (width - 1) - 1, 2 * at_y / (height - 1) - 1], dim=-1)
+            sampled = functional.grid_sample(input[:, channels], grid, align_corners=True)
+            samples[:, channels, cell] = sampled * factors[:, group, None, cell]
+    grouped = samples.unflatten(1, (case.groups, -1))
+    kernels = weight.flatten(2).unflatten(0, (case.groups, -1))
+    out = torch.einsum('ngckhw,gock->ngohw', grouped, kernels).flatten(1, 2)
+    return out + bias[:, None, None]
+
+
+def _assert_same(
+    out: Tensor, tensors: list[Tensor], expected: Tensor, references: list[Tensor]
+) -> None:
+    torch.testing.assert_close(out, expected)
+    grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out)
+    grads = torch.autograd.grad(out, tensors, grad)
+    torch.testing.assert_close(grads, torch.autograd.grad(expected, references, grad))
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_modulated_is_weighted_sampling(case: Case) -> None:
+    tensors = _tensors(case)
+    out = modulated_deform_conv2d(*tensors, *case.geometry)
+    _assert_same(out, tensors, _by_sampling(case, *tensors), tensors)
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_plain_is_sampling(case: Case) -> None:
+    input, offset, mask, weight, bias = _tensors(case)
+    out = deform_conv2d(input, offset, weight, *case.geometry)
+    expected = _by_sampling(case, input, offset, mask.new_ones(mask.shape), weight, 0 * bias)
+    _assert_same(out, [input, offset, weight], expected, [input, offset, weight])
+
+
+@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('modulated', [False, True])
+def test_agrees_with_torchvision(case: Case, modulated: bool, device: str) -> None:
+    input, offset, mask, weight, bias = _tensors(case, torch.float32, device)
+    geometry = case.stride, case.padding, case.dilation
+    if modulated:
+        tensors = [input, offset, mask, weight, bias]
+        out = modulated_deform_conv2d(*tensors, *case.geometry)
+        expected = torchvision.ops.deform_conv2d(input, offset, weight, bias, *geometry, mask)
+    else:
+        tensors = [input, offset, weight]
+        out = deform_conv2d(*tensors, *case.geometry)
+        expected = torchvision.ops.deform_conv2d(input, offset, weight, None, *geometry)
+    _assert_same(out, tensors, expected, tensors)
+
+
+def test_gradient() -> None:
+    case = Case(kernel=(2, 1), stride=(3, 3), padding=(0, 0), deform_groups=2)
+    tensors = _tensors(case)
+    small = [tensors[0][..., :5, :5], *(tensor[..., :2, :2] for tensor in tensors[1:3])]
+    leaves = [tensor.detach().requires_grad_() for tensor in [*small, *tensors[3:]]]
+
+    def modulated(*values: Tensor) -> Tensor:
+        return modulated_deform_conv2d(*values, *case.geometry)
+
+    def plain(input: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
+        return deform_conv2d(input, offset, weight, *case.geometry)
+
+    assert torch.autograd.gradcheck(modulated, leaves)
+    assert torch.autograd.gradcheck(plain, [leaves[0], leaves[1], leaves[3]])
+
+
+@pytest.mark.parametrize('layer', [DeformConv2dPack, ModulatedDeformConv2dPack])
+def test_untrained_layer_is_an_ordinary_convolution(layer: type[torch.nn.Module]) -> None:
+    # Its offsets start at 0 and its factors at one half.
+    module = layer(4, 6, 3, stride=2, padding=1, groups=2, deform_groups=2)
+    input = torch.randn(2, 4, 9, 8)
+    expected = functional.conv2d(input, module.weight, None, 2, 1, 1, 2)
+    factor = 0.5 if layer is ModulatedDeformConv2dPack else 1.0
+    torch.testing.assert_close(module(input), factor * expected, rtol=1e-4, atol=1e-5)
+
+
+def test_without_bias() -> None:
+    input, offset, mask, weight, bias = _tensors(Case())
+    out = modulated_deform_conv2d(input, offset, mask, weight, None, *Case().geometry)
+    expected = modulated_deform_conv2d(input, offset, mask, weight, 0 * bias, *Case().geometry)
+    _assert_same(out, [input, mask, weight], expected, [input, mask, weight])
+
+
+def test_input_smaller_than_the_kernel() -> None:
+    layer = DeformConv2d(1, 1, 3, padding=1)
+    offset = torch.zeros(1, 18, 2, 2)
+    input = torch.randn(1, 1, 2, 2)
+    expected = functional.conv2d(input, layer.weight, None, 1, 1)
+    torch.testing.assert_close(layer(input, offset), expected)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_mixed_precision(dtype: torch.dtype, device: str) -> None:
+    # Under autocast only the offsets come in half precision; mmcv casts the rest to it.
+    input, offset, mask, weight, bias = _tensors(Case(), torch.float32, device)
+    out = modulated_deform_conv2d(input, offset.to(dtype), mask, weight, bias, *Case().geometry)
+    rounded = [tensor.to(dtype).float() for tensor in (input, offset, mask, weight, bias)]
+    expected = modulated_deform_conv2d(*rounded, *Case().geometry)
+    assert out.dtype == dtype
+    torch.testing.assert_close(out, expected.to(dtype))
+    out.sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.dtype == torch.float32

@@ -1,0 +1,173 @@
+"""The two main tools, in processes of their own, on files."""
+
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import mmdet
+import pytest
+import torch
+
+from tests import released
+from tests.conftest import ROOT, coco_options
+
+DEMO = 'configs/demo/retinanet_cloformer_xxs_shapes.py'
+SHORT = ['train_dataloader.batch_size=4', 'default_hooks.logger.interval=1']
+
+
+@pytest.fixture(scope='module')
+def options(shapes):
+    return [*coco_options(shapes / 'coco'), *SHORT]
+
+
+@pytest.fixture(scope='module')
+def trained(run_tool, options, tmp_path_factory):
+    work_dir = tmp_path_factory.mktemp('work')
+    run_tool(
+        'train.py',
+        DEMO,
+        '--work-dir',
+        work_dir,
+        '--cfg-options',
+        *options,
+        'train_cfg.max_epochs=1',
+    )
+    return work_dir
+
+
+def test_training_leaves_a_checkpoint_that_reads_safely(trained):
+    checkpoint = torch.load(trained / 'epoch_1.pth', weights_only=False)
+    assert checkpoint['meta']['iter'] == 2
+    assert any(key.startswith('backbone.stem') for key in checkpoint['state_dict'])
+
+
+def test_resume_goes_on_where_it_stopped(run_tool, options, trained, tmp_path):
+    checkpoint = trained / 'epoch_1.pth'
+    for resume, work_dir in ([['--resume'], trained], [['--resume', checkpoint], tmp_path]):
+        output = run_tool(
+            'train.py', DEMO, '--work-dir', work_dir, *resume,
+            '--cfg-options', *options, 'train_cfg.max_epochs=2',
+            'default_hooks.checkpoint.max_keep_ckpts=5',
+        )  # fmt: skip
+        assert 'resumed epoch: 1, iter: 2' in output
+        assert 'Epoch(train) [1]' not in output
+        meta = torch.load(Path(work_dir) / 'epoch_2.pth', weights_only=False)['meta']
+        assert (meta['epoch'], meta['iter']) == (2, 4)
+
+
+def test_testing_prints_ap_dumps_and_draws(run_tool, options, trained, tmp_path):
+    output = run_tool(
+        'test.py', DEMO, trained / 'epoch_1.pth', '--work-dir', tmp_path,
+        '--out', tmp_path / 'predictions.pkl', '--show-dir', 'pictures', '--cfg-options', *options,
+    )  # fmt: skip
+    assert 'coco/bbox_mAP:' in output
+    with (tmp_path / 'predictions.pkl').open('rb') as file:
+        assert len(pickle.load(file)) == 4
+    assert len(list(tmp_path.glob('*/pictures/*.png'))) == 4
+    metrics = json.loads(next(tmp_path.glob('*/*.json')).read_text())
+    assert 0 <= metrics['coco/bbox_mAP'] <= 1
+
+
+def test_auto_scale_lr(run_tool, options, tmp_path):
+    output = run_tool(
+        'train.py', DEMO, '--work-dir', tmp_path, '--auto-scale-lr',
+        '--cfg-options', *options, 'train_cfg.max_epochs=1',
+    )  # fmt: skip
+    assert 'LR has been set based on' in output or 'scaled' in output.lower()
+    lr = json.loads(next(tmp_path.glob('*/vis_data/scalars.json')).read_text().splitlines()[0])[
+        'lr'
+    ]
+    assert lr == pytest.approx(1e-3 * 0.01 * 4 / 16, rel=0.05)
+
+
+def test_the_hosts_own_tool_runs_the_config(options, tmp_path):
+    """As `mim train mmdet CONFIG` does: nothing of ours is imported but by the config."""
+    tool = Path(mmdet.__file__).parent / '.mim' / 'tools' / 'train.py'
+    done = subprocess.run(
+        [sys.executable, tool, ROOT / DEMO, '--work-dir', tmp_path,
+         '--cfg-options', *options, 'train_cfg.max_epochs=1'],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / 'epoch_1.pth').is_file()
+
+
+def test_released_weights_to_a_detectors_training(run_tool, options, tmp_path):
+    source, converted = tmp_path / 'released.pth', tmp_path / 'out' / 'converted.pth'
+    torch.save({'model': released.state_dict('xxs')}, source)
+    output = run_tool('convert_checkpoint.py', source, converted)
+    assert 'arch xxs, 1000 classes, 351 tensors' in output
+    torch.load(converted, weights_only=True)
+    assert 'exists' in run_tool('convert_checkpoint.py', source, converted, code=1)
+
+    output = run_tool(
+        'train.py', DEMO, '--work-dir', tmp_path / 'work', '--cfg-options', *options,
+        'train_cfg.max_epochs=1', 'model.backbone.init_cfg.type=Pretrained',
+        f'model.backbone.init_cfg.checkpoint={converted}',
+    )  # fmt: skip
+    assert 'CloFormer: loaded 349 of 353 tensors, new: norm1, norm2' in output
+
+
+def errors(output):
+    assert 'Traceback' not in output
+    return output[output.index('error: ') :]
+
+
+def test_missing_data(run_tool, tmp_path):
+    output = run_tool(
+        'train.py', 'configs/retinanet_cloformer_xs_coco.py', '--work-dir', tmp_path,
+        '--cfg-options', *coco_options(tmp_path / 'nowhere'), code=1,
+    )  # fmt: skip
+    message = errors(output)
+    assert f'{tmp_path}/nowhere/annotations/instances_train2017.json' in message
+    assert 'tools/make_shapes.py' in message
+    assert 'train_dataloader.dataset.data_root' in message
+
+
+def test_missing_config(run_tool):
+    assert 'nothing.py does not exist' in errors(run_tool('train.py', 'nothing.py', code=1))
+
+
+def test_bad_checkpoints(run_tool, options, trained, tmp_path):
+    damaged = tmp_path / 'damaged.pth'
+    damaged.write_bytes((trained / 'epoch_1.pth').read_bytes()[:100_000])
+    other = tmp_path / 'other.pth'
+    torch.save(dict(state_dict={'conv1.weight': torch.zeros(1)}), other)
+    arguments = ('--work-dir', tmp_path, '--cfg-options', *options)
+    for tool, checkpoint, word in (
+        ('test.py', [damaged], 'damaged'),
+        ('test.py', [other], 'not of this config'),
+        ('test.py', [tmp_path / 'absent.pth'], 'does not exist'),
+        ('train.py', ['--resume', damaged], 'damaged'),
+        ('train.py', ['--resume', other], 'not of this config'),
+    ):
+        assert word in errors(run_tool(tool, DEMO, *checkpoint, *arguments, code=1))
+
+
+def test_a_checkpoint_of_another_size_is_refused(run_tool, options, trained, tmp_path):
+    output = run_tool(
+        'test.py', DEMO, trained / 'epoch_1.pth', '--work-dir', tmp_path,
+        '--cfg-options', *options, 'model.bbox_head.num_classes=7', code=1,
+    )  # fmt: skip
+    assert 'bbox_head.retina_cls.weight' in errors(output)
+
+
+def test_out_needs_a_pickle(run_tool, trained):
+    output = run_tool('test.py', DEMO, trained / 'epoch_1.pth', '--out', 'x.json', code=1)
+    assert '--out' in errors(output)
+
+
+def test_real_coco(run_tool, real_data, tmp_path):
+    """A few steps of the real config on real images, small: train, evaluate during training."""
+    output = run_tool(
+        'train.py', 'configs/retinanet_cloformer_xs_coco.py', '--work-dir', tmp_path,
+        '--cfg-options', *coco_options(real_data / 'coco'),
+        'train_dataloader.dataset.indices=8', 'val_dataloader.dataset.indices=2',
+        'train_dataloader.dataset.pipeline.2.scale=(160,160)',
+        'val_dataloader.dataset.pipeline.1.scale=(160,160)',
+        'train_cfg.max_epochs=1', 'default_hooks.logger.interval=1',
+    )  # fmt: skip
+    assert 'coco/bbox_mAP:' in output
+    assert (tmp_path / 'epoch_1.pth').is_file()
