@@ -61,19 +61,14 @@ def deform_conv_backward_input(
     columns: Tensor,
     **geometry: int,
 ) -> None:
-    """Compute the gradients of input and offsets.
+    """Compute the gradients of input and offsets; the other arguments are the forward pass's.
 
-    torchvision's kernel computes that of the weight too, so that v1 pays for it twice.
+    torchvision's kernel computes all gradients at once, so that v1 pays for them twice.
 
     Args:
-        input: As forward, and so are `offset`, `weight` and `geometry`.
-        offset: As forward.
         grad_output: (N, C', H', W').
         grad_input: (N, C, H, W), added to.
         grad_offset: The shape of `offset`, overwritten.
-        weight: As forward.
-        columns: Work space, untouched.
-        **geometry: As forward.
     """
     tensors = _plain_tensors(input, weight, offset)
     grads = _backward(grad_output, tensors, _arguments(_PLAIN, geometry), modulated=False)
@@ -92,17 +87,12 @@ def deform_conv_backward_parameters(
     scale: float,
     **geometry: int,
 ) -> None:
-    """Add `scale` times the gradient of the weight to `grad_weight`.
+    """Compute the gradient of the weight; the other arguments are the forward pass's.
 
     Args:
-        input: As forward, and so are `offset` and `geometry`.
-        offset: As forward.
         grad_output: (N, C', H', W').
-        grad_weight: (C', C / groups, kh, kw), added to.
-        columns: Work space, untouched.
-        ones: Likewise.
+        grad_weight: (C', C / groups, kh, kw), `scale` times the gradient is added to it.
         scale: Factor of the gradient.
-        **geometry: As forward.
     """
     # The weight's gradient does not depend on the weight, which mmcv does not hand over.
     tensors = _plain_tensors(input, torch.zeros_like(grad_weight), offset)
@@ -161,24 +151,15 @@ def modulated_deform_conv_backward(
     with_bias: bool,
     **geometry: int,
 ) -> None:
-    """Compute all gradients.
+    """Compute all gradients; the arguments not named here are the forward pass's.
 
     Args:
-        input: As forward, and so are `weight`, `bias`, `offset`, `mask` and `geometry`.
-        weight: As forward.
-        bias: As forward.
-        ones: Work space, untouched.
-        offset: As forward.
-        mask: As forward.
-        columns: Work space, untouched.
         grad_input: (N, C, H, W), added to.
         grad_weight: (C', C / groups, kh, kw), added to.
         grad_bias: (C',), added to; untouched without `with_bias`.
         grad_offset: The shape of `offset`, overwritten.
         grad_mask: The shape of `mask`, overwritten.
         grad_output: (N, C', H', W').
-        with_bias: As forward.
-        **geometry: As forward.
     """
     tensors = _modulated_tensors(input, weight, offset, mask, bias, with_bias)
     grads = _backward(grad_output, tensors, _arguments(_MODULATED, geometry), modulated=True)

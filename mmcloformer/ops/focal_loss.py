@@ -34,15 +34,10 @@ def sigmoid_focal_loss_forward(
 def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Compute the derivative of every loss by its logit.
+    """Compute the derivative of every loss by its logit, from the forward pass's arguments.
 
     Args:
-        input: (N, C) logits.
-        target: (N,), as forward.
-        weight: (C,) or empty, as forward.
         grad_input: (N, C), overwritten.
-        gamma: As forward.
-        alpha: As forward.
     """
     sign, scale, logits = _terms(input, target, weight, alpha)
     truth = sign * logits

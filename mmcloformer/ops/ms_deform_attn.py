@@ -49,19 +49,13 @@ def ms_deform_attn_backward(
     grad_attn_weight: Tensor,
     im2col_step: int,
 ) -> None:
-    """Compute the gradients, running the forward pass once more.
+    """Compute the gradients by running the forward pass, with its arguments, once more.
 
     Args:
-        value: As forward, and so are the arguments up to `attention_weights`.
-        value_spatial_shapes: As forward.
-        value_level_start_index: As forward.
-        sampling_locations: As forward.
-        attention_weights: As forward.
         grad_output: (N, Q, heads * d).
         grad_value: The shape of `value`, added to.
         grad_sampling_loc: The shape of `sampling_locations`, added to.
         grad_attn_weight: The shape of `attention_weights`, added to.
-        im2col_step: As forward.
     """
     value, sampling_locations, attention_weights = (
         tensor.detach().requires_grad_()

@@ -69,23 +69,14 @@ def roi_align_backward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Add the gradient of the map to `grad_input`.
+    """Add the gradient of the map to `grad_input`; the other arguments are the forward pass's.
 
     Args:
         grad_output: (K, C, aligned_height, aligned_width).
-        rois: As in the forward pass, and so are the arguments not named here.
-        argmax_y: Work space of max pooling, untouched.
-        argmax_x: Likewise.
         grad_input: (N, C, H, W), added to.
-        aligned_height: As forward.
-        aligned_width: As forward.
-        spatial_scale: As forward.
-        sampling_ratio: As forward.
-        pool_mode: As forward.
-        aligned: As forward.
 
     Raises:
-        MissingOpError: As forward.
+        MissingOpError: Maxima are asked for.
     """
     _check_average(pool_mode)
     grad, regions = at_least_float32(grad_output, rois)

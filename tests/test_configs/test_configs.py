@@ -62,7 +62,7 @@ def test_detectors_step_and_predict(path):
     )
     image = torch.randint(0, 255, (3, *size), dtype=torch.uint8)
     data = dict(inputs=[image, image], data_samples=[sample, sample.clone()])
-    losses = model.loss(**model.data_preprocessor(data, training=True))
+    losses = model(**model.data_preprocessor(data, training=True), mode='loss')
     loss, _ = model.parse_losses(losses)
     loss.backward()
     # What distributed training would refuse.

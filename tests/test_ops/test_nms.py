@@ -150,7 +150,7 @@ def test_soft_goes_as_the_kernel_does(method: str, offset: int) -> None:
 @pytest.mark.parametrize('method', ['naive', 'linear'])
 def test_soft_acts_at_the_very_threshold(method: str) -> None:
     boxes = torch.tensor([[0.0, 0, 10, 1], [0, 0, 6, 1]])
-    dets, keep = soft_nms(boxes, torch.tensor([0.9, 0.8]), 0.6, method=method)
+    dets, _ = soft_nms(boxes, torch.tensor([0.9, 0.8]), 0.6, method=method)
     expected = {'naive': [0.9], 'linear': [0.9, 0.32]}[method]
     torch.testing.assert_close(dets[:, 4], torch.tensor(expected))
 
