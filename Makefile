@@ -1,21 +1,26 @@
 PYTHON ?= python3
 VENV ?= .venv
+# Which of the two host stacks: onedl (the maintained fork) or openmmlab (upstream).
+STACK ?= onedl
 BIN = $(VENV)/bin
+# OpenMP threads that spin while they wait make two processes on two cores ten times slower.
+export OMP_WAIT_POLICY = PASSIVE
 STAMP = $(VENV)/.mmcloformer-installed
 DEMO = configs/demo/retinanet_cloformer_xxs_shapes.py
 DEMO_DIR = work_dirs/demo
 
-.PHONY: install demo test test-all lint clean-demo
+.PHONY: install demo test test-upstream test-all lint clean-demo
 
 install: $(STAMP)
 
 # mmcv builds in isolation on purpose: without torch in the build environment mmcv
 # installs without its compiled ops, in seconds, and mmcloformer.ops stands in for them.
-$(STAMP): requirements.txt requirements/onedl.txt requirements/dev.txt setup.py
+REQUIREMENTS = requirements/torch.txt requirements/$(STACK).txt requirements/dev.txt
+$(STAMP): $(REQUIREMENTS) setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -r requirements.txt -r requirements/dev.txt
+	$(BIN)/pip install $(REQUIREMENTS:%=-r %)
 	$(BIN)/pip uninstall --yes opencv-python
-	$(BIN)/pip install --force-reinstall --no-deps `grep ^opencv-python-headless requirements/onedl.txt`
+	$(BIN)/pip install --force-reinstall --no-deps `grep ^opencv-python-headless requirements/$(STACK).txt`
 	$(BIN)/pip install --no-deps -e .
 	touch $@
 
@@ -27,6 +32,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow"
+
+test-upstream:
+	$(MAKE) test VENV=.venv-upstream STACK=openmmlab
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest

@@ -56,6 +56,11 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
+def require_whole_checkpoint(cfg: Config) -> None:
+    """Have the Runner refuse a checkpoint that does not fill the whole model."""
+    cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='WholeCheckpointHook')]
+
+
 def build_runner(cfg: Config) -> Runner:
     """Build the Runner that the config asks for, the host's default or its own."""
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

@@ -36,7 +36,7 @@ def run_tool():
         done = subprocess.run(
             [sys.executable, str(ROOT / 'tools' / tool), *map(str, args)],
             cwd=cwd,
-            env=os.environ | dict(OMP_NUM_THREADS='2'),
+            env=os.environ | dict(OMP_WAIT_POLICY='PASSIVE'),
             capture_output=True,
             text=True,
         )

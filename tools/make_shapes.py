@@ -18,7 +18,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument('root', nargs='?', default='data/shapes', help='folder to write to')
-    parser.add_argument('--num-train', type=int, default=400, help='training scenes')
+    parser.add_argument('--num-train', type=int, default=800, help='training scenes')
     parser.add_argument('--num-val', type=int, default=100, help='validation scenes')
     parser.add_argument('--size', type=int, default=128, help='side of a scene in pixels')
     parser.add_argument('--seed', type=int, default=0)

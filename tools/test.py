@@ -6,7 +6,13 @@ from mmengine.evaluator import DumpResults
 
 from mmcloformer.datasets.presence import check_data
 from mmcloformer.errors import UserError
-from mmcloformer.launch import base_parser, build_runner, exit_on_user_error, load_config
+from mmcloformer.launch import (
+    base_parser,
+    build_runner,
+    exit_on_user_error,
+    load_config,
+    require_whole_checkpoint,
+)
 
 
 def main() -> None:
@@ -19,7 +25,7 @@ def main() -> None:
         raise UserError(f'--out must end in .pkl or .pickle, got {args.out}')
     cfg = load_config(args)
     cfg.load_from = args.checkpoint
-    cfg.setdefault('custom_hooks', []).append(dict(type='WholeCheckpointHook'))
+    require_whole_checkpoint(cfg)
     if args.show_dir:
         draw_into(cfg, args.show_dir)
     check_data(cfg, ('test',))

@@ -3,7 +3,13 @@
 
 from mmcloformer.datasets.presence import check_data
 from mmcloformer.errors import UserError
-from mmcloformer.launch import base_parser, build_runner, exit_on_user_error, load_config
+from mmcloformer.launch import (
+    base_parser,
+    build_runner,
+    exit_on_user_error,
+    load_config,
+    require_whole_checkpoint,
+)
 
 
 def main() -> None:
@@ -34,7 +40,7 @@ def main() -> None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     if cfg.get('resume'):
-        cfg.setdefault('custom_hooks', []).append(dict(type='WholeCheckpointHook'))
+        require_whole_checkpoint(cfg)
     check_data(cfg, ('train', 'val'))
     build_runner(cfg).train()
 

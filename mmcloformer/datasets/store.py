@@ -39,7 +39,7 @@ class Report:
 def write_shapes(
     root: str | Path,
     layouts: Iterable[str] = tuple(LAYOUTS),
-    num_train: int = 400,
+    num_train: int = 800,
     num_val: int = 100,
     size: int = 128,
     seed: int = 0,

@@ -1,0 +1,54 @@
+# `make demo-all`: the COCO config on generated scenes (tools/make_shapes.py), from random weights,
+# with neck and heads half as wide and fewer samples a scene.
+#
+# Schedule: 2 epochs x 800 scenes / 4 a batch = 2 x 200 = 400 iterations; warm-up over the first
+# 50, then a cosine to zero. Validation and test are the held-out scenes.
+_base_ = '../mask-rcnn_cloformer_xxs_coco.py'
+
+data_root = 'data/shapes/coco/'
+metainfo = dict(classes=('ring', 'square', 'star', 'triangle'))
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='RandomFlip', prob=[0.25, 0.25], direction=['horizontal', 'vertical']),
+    dict(type='PackDetInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(128, 128), keep_ratio=True),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(
+        type='PackDetInputs',
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+    ),
+]
+dataset = dict(data_root=data_root, metainfo=metainfo)
+train_dataloader = dict(batch_size=4, dataset=dict(**dataset, pipeline=train_pipeline))
+val_dataloader = dict(batch_size=4, dataset=dict(**dataset, pipeline=test_pipeline))
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
+test_evaluator = val_evaluator
+
+model = dict(
+    neck=dict(out_channels=128),
+    rpn_head=dict(in_channels=128, feat_channels=128),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=128),
+        bbox_head=dict(in_channels=128, fc_out_channels=256, num_classes=4),
+        mask_roi_extractor=dict(out_channels=128),
+        mask_head=dict(in_channels=128, conv_out_channels=128, num_classes=4),
+    ),
+    train_cfg=dict(
+        rpn_proposal=dict(nms_pre=200, max_per_img=100),
+        rcnn=dict(sampler=dict(num=64)),
+    ),
+    test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100), rcnn=dict(max_per_img=20)),
+)
+optim_wrapper = dict(optimizer=dict(lr=1e-3), clip_grad=dict(max_norm=5))
+train_cfg = dict(max_epochs=2)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type='CosineAnnealingLR', T_max=2, begin=0, end=2, convert_to_iter_based=True),
+]
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=1))
+randomness = dict(seed=0)

@@ -1,0 +1,30 @@
+# Semantic FPN, 80k. Inferred (the paper's settings were not published): the recipe of the same
+# authors' later code, of LITv2 and of PVT.
+#
+# Schedule: 80,000 iterations x 16 a batch / 20,210 images = 63 epochs; polynomial decay of power
+# 0.9 to zero. Crops of 512x512, tested on whole images of a shorter side of 512 (host's ade20k).
+# Batch: 8 GPUs x 2 images = 16 = auto_scale_lr.base_batch_size.
+_base_ = [
+    'mmseg::_base_/models/fpn_r50.py',
+    'mmseg::_base_/datasets/ade20k.py',
+    'mmseg::_base_/default_runtime.py',
+    'mmseg::_base_/schedules/schedule_80k.py',
+]
+custom_imports = dict(imports=['mmcloformer'], allow_failed_imports=False)
+
+model = dict(
+    data_preprocessor=dict(size=(512, 512)),
+    pretrained=None,
+    backbone=dict(_delete_=True, type='CloFormer', arch='xxs', out_indices=(0, 1, 2, 3)),
+    neck=dict(in_channels=[32, 64, 128, 256]),
+    decode_head=dict(num_classes=150),
+)
+train_dataloader = dict(batch_size=2)
+optim_wrapper = dict(
+    optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=1e-4),
+)
+param_scheduler = [
+    dict(type='PolyLR', eta_min=0.0, power=0.9, begin=0, end=80000, by_epoch=False),
+]
+auto_scale_lr = dict(enable=False, base_batch_size=16)
+sync_bn = 'torch'  # As the released network; across GPUs only.
