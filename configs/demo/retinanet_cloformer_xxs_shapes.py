@@ -6,7 +6,10 @@
 _base_ = '../retinanet_cloformer_xxs_coco.py'
 
 data_root = 'data/shapes/coco/'
-metainfo = dict(classes=('ring', 'square', 'star', 'triangle'))
+metainfo = dict(
+    classes=('ring', 'square', 'star', 'triangle'),
+    palette=[(255, 128, 0), (0, 170, 255), (255, 220, 0), (0, 200, 90)],
+)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
@@ -44,5 +47,10 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(type='CosineAnnealingLR', T_max=5, begin=0, end=5, convert_to_iter_based=True),
 ]
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=1))
+default_hooks = dict(
+    logger=dict(interval=10),
+    checkpoint=dict(max_keep_ckpts=1),
+    visualization=dict(score_thr=0.4),
+)
+visualizer = dict(line_width=1)
 randomness = dict(seed=0)
