@@ -24,7 +24,7 @@ setup(
     python_requires='>=3.10',
     # The two host stacks install the same folders, so neither may be pulled in over the other:
     # choose one as an extra.
-    install_requires=['torch>=2.6'],
+    install_requires=['torch>=2.6', 'torchvision>=0.21'],
     extras_require={
         'onedl': requirements('onedl.txt'),
         'openmmlab': requirements('openmmlab.txt'),

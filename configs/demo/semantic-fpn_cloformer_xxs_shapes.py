@@ -34,7 +34,7 @@ model = dict(
     neck=dict(out_channels=128),
     decode_head=dict(in_channels=[128, 128, 128, 128], num_classes=5),
 )
-optim_wrapper = dict(optimizer=dict(lr=1e-3), clip_grad=dict(max_norm=5))
+optim_wrapper = dict(optimizer=dict(lr=1e-3), clip_grad=dict(_delete_=True, max_norm=5))
 train_cfg = dict(max_iters=400, val_interval=200)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),

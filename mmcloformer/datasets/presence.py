@@ -21,24 +21,25 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
     Raises:
         DataError: If any is missing; lists them with the field that names them.
     """
-    missing: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for split in splits:
-        loader = cfg.get(f'{split}_dataloader')
-        if loader:
-            field = f'{split}_dataloader.dataset'
-            missing.update({path: field for path in _paths(loader['dataset']) if _absent(path)})
+        if loader := cfg.get(f'{split}_dataloader'):
+            for path in _paths(loader['dataset']):
+                fields.setdefault(path, f'{split}_dataloader.dataset.data_root')
         evaluators = cfg.get(f'{split}_evaluator') or []
         for evaluator in evaluators if isinstance(evaluators, Sequence) else [evaluators]:
-            path = evaluator.get('ann_file')
-            if isinstance(path, str) and _absent(path):
-                missing.setdefault(path, f'{split}_evaluator.ann_file')
+            if isinstance(path := evaluator.get('ann_file'), str):
+                fields.setdefault(path, f'{split}_evaluator.ann_file')
+    missing = [
+        f'  {path}  ({field})'
+        for path, field in fields.items()
+        if '://' not in path and not Path(path).exists()
+    ]
     if missing:
-        listed = '\n'.join(f'  {path}  ({field})' for path, field in missing.items())
+        listed = '\n'.join(missing)
         raise DataError(
             f'data not found:\n{listed}\n'
-            f'Put or link the data set there, or name its place with --cfg-options '
-            f'{next(iter(missing.values())).removesuffix(".ann_file")}.'
-            f'{"data_root" if "dataloader" in next(iter(missing.values())) else "ann_file"}=...\n'
+            f'Put or link the data set there, or set the fields in brackets with --cfg-options.\n'
             f'Without data at hand, `python tools/make_shapes.py data/shapes` draws a small '
             f'sample set for the configs in configs/demo/.'
         )
@@ -58,10 +59,7 @@ def _paths(dataset: dict[str, Any]) -> Iterator[str]:
     parts = list(prefix.values()) if isinstance(prefix, dict) else [prefix]
     for part in [dataset.get('ann_file'), *parts]:
         if part:
-            yield part if '://' in part else str(Path(root, part))
+            remote = '://' in f'{root}{part}'
+            yield f'{root}/{part}' if remote else str(Path(root, part))
     if root:
         yield root
-
-
-def _absent(path: str) -> bool:
-    return '://' not in path and not Path(path).exists()

@@ -1,0 +1,82 @@
+import pytest
+from mmengine.config import Config
+
+from mmcloformer.datasets.presence import check_data
+from mmcloformer.errors import DataError
+
+
+@pytest.fixture
+def root(tmp_path):
+    for name in ('train', 'val', 'annotations'):
+        (tmp_path / name).mkdir()
+    for name in ('train', 'val'):
+        (tmp_path / 'annotations' / f'{name}.json').touch()
+    return tmp_path
+
+
+def config(root, wrap=lambda dataset: dataset):
+    def loader(split):
+        return dict(
+            dataset=wrap(
+                dict(
+                    data_root=str(root),
+                    ann_file=f'annotations/{split}.json',
+                    data_prefix=dict(img=f'{split}/'),
+                )
+            )
+        )
+
+    evaluator = dict(ann_file=f'{root}/annotations/val.json')
+    return Config(
+        dict(
+            train_dataloader=loader('train'), val_dataloader=loader('val'), val_evaluator=evaluator
+        )
+    )
+
+
+WRAPPERS = [
+    lambda dataset: dataset,
+    lambda dataset: dict(type='RepeatDataset', times=2, dataset=dataset),
+    lambda dataset: dict(type='ConcatDataset', datasets=[dataset, dataset]),
+]
+
+
+@pytest.mark.parametrize('wrap', WRAPPERS)
+def test_what_is_there_passes_and_what_is_not_is_listed(root, wrap):
+    cfg = config(root, wrap)
+    check_data(cfg, ('train', 'val', 'test'))
+    (root / 'annotations' / 'train.json').unlink()
+    (root / 'val').rmdir()
+    check_data(cfg, ('test',))
+    with pytest.raises(DataError) as error:
+        check_data(cfg, ('train', 'val'))
+    message = str(error.value)
+    assert f'{root}/annotations/train.json  (train_dataloader.dataset.data_root)' in message
+    assert f'{root}/val  (val_dataloader.dataset.data_root)' in message
+    assert f'{root}/train ' not in message
+
+
+def test_an_evaluators_own_file(root):
+    cfg = config(root)
+    cfg.val_evaluator = [dict(ann_file=f'{root}/other.json'), dict(type='LoopMetric')]
+    with pytest.raises(DataError, match=r'other\.json  \(val_evaluator\.ann_file\)'):
+        check_data(cfg, ('val',))
+
+
+def test_other_back_ends_and_absolute_paths_are_left_to_the_host(root):
+    cfg = config('s3://bucket/coco')
+    check_data(cfg, ('train', 'val'))
+    cfg = config(root)
+    cfg.train_dataloader.dataset.ann_file = 's3://bucket/elsewhere.json'
+    check_data(cfg, ('train',))
+    cfg.train_dataloader.dataset.ann_file = str(root / 'annotations' / 'val.json')
+    check_data(cfg, ('train',))
+
+
+def test_a_prefix_that_is_a_string(root):
+    """As mmpretrain's data sets have it."""
+    cfg = Config(dict(val_dataloader=dict(dataset=dict(data_root=str(root), data_prefix='val'))))
+    check_data(cfg, ('val',))
+    cfg.val_dataloader.dataset.data_prefix = 'validation'
+    with pytest.raises(DataError, match='validation'):
+        check_data(cfg, ('val',))
