@@ -9,7 +9,7 @@ STAMP = $(VENV)/.mmcloformer-installed
 DEMO = configs/demo/retinanet_cloformer_xxs_shapes.py
 DEMO_DIR = work_dirs/demo
 
-.PHONY: install demo test test-upstream test-all lint clean-demo
+.PHONY: install demo demo-all test test-slow test-upstream lint
 
 install: $(STAMP)
 
@@ -30,14 +30,21 @@ demo: $(STAMP)
 	$(BIN)/python tools/test.py $(DEMO) `cat $(DEMO_DIR)/last_checkpoint` --work-dir $(DEMO_DIR) --show-dir pictures
 	$(BIN)/python tools/plot_curves.py $(DEMO_DIR)
 
+demo-all: $(STAMP)
+	$(BIN)/python tools/make_shapes.py data/shapes
+	$(BIN)/python tools/demo_all.py
+
+# One process a core, each with one thread.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-upstream:
 	$(MAKE) test VENV=.venv-upstream STACK=openmmlab
 
-test-all: $(STAMP)
-	$(BIN)/python -m pytest
+test-slow: $(STAMP)
+	$(PYTEST) -m slow
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

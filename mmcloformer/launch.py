@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
@@ -50,7 +51,8 @@ def load_config(args: argparse.Namespace) -> Config:
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
     if not torch.cuda.is_available():
-        cfg.sync_bn = None  # SyncBatchNorm runs on GPUs only.
+        cfg.sync_bn = None
+        _replace_sync_bn(cfg.model)
     if cfg.get('default_scope') == 'mmpretrain':
         _complete_mmpretrain_loaders(cfg)
     return cfg
@@ -72,6 +74,17 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         sys.exit(f'error: {error}')
+
+
+def _replace_sync_bn(node: Any) -> None:
+    """Turn every SyncBN into the BN with the same weights; SyncBN runs on GPUs only."""
+    if isinstance(node, dict):
+        if node.get('type') == 'SyncBN':
+            node['type'] = 'BN'
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            _replace_sync_bn(child)
 
 
 def _complete_mmpretrain_loaders(cfg: Config) -> None:

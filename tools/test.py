@@ -1,6 +1,8 @@
 #!/usr/bin/env python
 """Evaluate a checkpoint with the config it was trained with."""
 
+import os
+
 from mmengine.config import Config
 from mmengine.evaluator import DumpResults
 
@@ -36,15 +38,19 @@ def main() -> None:
 
 
 def draw_into(cfg: Config, folder: str) -> None:
-    """Turn on the host's own visualization hook; each host names its fields differently."""
+    """Turn on the host's own visualization hook, for every image of the test.
+
+    mmdet puts a relative folder into the folder of the run; so do the others here.
+    """
     hook = cfg.default_hooks.visualization
-    if cfg.default_scope == 'mmpretrain':
-        hook.update(enable=True, out_dir=folder)
-    elif cfg.default_scope == 'mmseg':
-        hook.draw = True
-        cfg.visualizer.save_dir = folder
-    else:
+    if cfg.default_scope == 'mmdet':
         hook.update(draw=True, test_out_dir=folder)
+        return
+    hook.update(
+        dict(enable=True, interval=1) if cfg.default_scope == 'mmpretrain' else dict(draw=True)
+    )
+    images = os.path.join(os.pardir, folder)  # The backend starts from the run's vis_data.
+    cfg.visualizer.vis_backends = [dict(type='LocalVisBackend', img_save_dir=images)]
 
 
 def dump_results(cfg: Config, path: str) -> DumpResults:

@@ -11,7 +11,7 @@ from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from ..errors import UserError
 
@@ -104,7 +104,8 @@ def measure(cfg: Config, shape: tuple[int, int] | None = None) -> Complexity:
             )
         ],
     )
-    counter = FlopCounterMode(display=False, custom_mapping={_ATTENTION: sdpa_flop})
+    attention = {_ATTENTION: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)}
+    counter = FlopCounterMode(display=False, custom_mapping=attention)
     # The fused encoder layer of torch is one op that the counter does not know.
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

@@ -55,7 +55,7 @@ def _paths(dataset: dict[str, Any]) -> Iterator[str]:
             yield from _paths(inner)
         return
     root = dataset.get('data_root') or ''
-    prefix = dataset.get('data_prefix') or {}
+    prefix = dataset.get('data_prefix') or dataset.get('split') or {}  # mmpretrain: ImageNet
     parts = list(prefix.values()) if isinstance(prefix, dict) else [prefix]
     for part in [dataset.get('ann_file'), *parts]:
         if part:

@@ -1,7 +1,10 @@
+import functools
 import os
 import pickle
 import subprocess
 import sys
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -29,6 +32,16 @@ def good(tmp_path):
     path = tmp_path / 'good.pth'
     torch.save(dict(state_dict=dict(weight=torch.arange(1000.0))), path)
     return path
+
+
+@pytest.fixture
+def served(tmp_path):
+    """URL of a server of the folder."""
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{server.server_port}'
+        server.shutdown()
 
 
 def readers():
@@ -73,6 +86,18 @@ def test_noise_a_folder_and_nothing(tmp_path):
     for absent in (tmp_path, tmp_path / 'absent.pth'):
         with pytest.raises(CheckpointError, match='does not exist'):
             read_checkpoint(absent)
+
+
+def test_a_download_is_kept_and_read_by_the_same_rules(tmp_path, monkeypatch, good, served):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'home'))
+    for _ in range(2):
+        loaded = CheckpointLoader.load_checkpoint(f'{served}/good.pth')
+        assert torch.equal(loaded['state_dict']['weight'], torch.arange(1000.0))
+        good.unlink(missing_ok=True)
+    torch.save(dict(state_dict=Payload(tmp_path / 'touched')), tmp_path / 'bad.pth')
+    with pytest.raises(CheckpointError, match='would run code'):
+        CheckpointLoader.load_checkpoint(f'{served}/bad.pth')
+    assert not (tmp_path / 'touched').exists()
 
 
 def test_safetensors(tmp_path):

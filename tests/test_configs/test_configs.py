@@ -1,18 +1,32 @@
-"""Every config: inherits, builds, takes a training step and predicts."""
+"""Every config: inherits, builds, takes a training step on generated scenes and predicts."""
 
 import ast
+import importlib
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
-from mmengine.structures import InstanceData
+from mmengine.runner import Runner
 
+from mmcloformer.datasets.shapes import CLASSES
 from mmcloformer.models import ARCHS
 from tests.conftest import ROOT
 
 CONFIGS = sorted((ROOT / 'configs').rglob('*.py'))
-DETECTORS = [path for path in CONFIGS if 'retinanet' in path.name]
+SIDE = 64
+# For each size that a pipeline may name, the one to step at.
+SMALL = {
+    'Resize': dict(scale=(SIDE, SIDE)),
+    'RandomChoiceResize': dict(scales=[(SIDE, SIDE // 2), (SIDE, SIDE)]),
+    'RandomResize': dict(scale=(4 * SIDE, SIDE)),
+    'RandomCrop': dict(crop_size=(SIDE, SIDE)),
+    'RandomResizedCrop': dict(scale=SIDE),
+    'ResizeEdge': dict(scale=SIDE),
+    'CenterCrop': dict(crop_size=SIDE),
+}
+FOLDERS = dict(mmdet='coco', mmseg='ade20k', mmpretrain='imagenet')
 
 
 def name(path):
@@ -20,9 +34,26 @@ def name(path):
 
 
 def build(cfg):
+    """The model as the Runner of a single process builds it, without loading weights."""
     init_default_scope(cfg.default_scope)
-    registry = __import__(f'{cfg.default_scope}.registry', fromlist=['MODELS']).MODELS
-    return registry.build(cfg.model)
+    registry = importlib.import_module(f'{cfg.default_scope}.registry').MODELS
+    if 'data_preprocessor' in cfg:
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    return revert_sync_batchnorm(registry.build(cfg.model))
+
+
+def batch(cfg, split, shapes):
+    """The first two samples of a split, through the config's own pipeline at a small size."""
+    loader = cfg[f'{split}_dataloader']
+    loader.update(batch_size=2, num_workers=0, persistent_workers=False)
+    loader.dataset.data_root = f'{shapes}/{FOLDERS[cfg.default_scope]}/'
+    if cfg.default_scope != 'mmseg':  # ADE20K's labels fit as they are.
+        loader.dataset.metainfo = dict(classes=CLASSES)
+    if cfg.default_scope == 'mmpretrain':
+        loader.collate_fn = dict(type='default_collate')
+    for transform in loader.dataset.pipeline:
+        transform.update(SMALL.get(transform.type, {}))
+    return next(iter(Runner.build_dataloader(loader, seed=0)))
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=name)
@@ -38,54 +69,55 @@ def test_it_inherits_and_fits_a_screen(path):
     cfg = Config.fromfile(path)
     assert cfg.custom_imports['imports'] == ['mmcloformer']
     assert cfg.auto_scale_lr.base_batch_size > 0
+    assert cfg.sync_bn == 'torch'
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=name)
+def test_it_has_the_size_of_its_name(path):
+    cfg = Config.fromfile(path)
     size = next(arch for arch in ('xxs', 'xs', 's') if f'_{arch}_' in path.name)
     assert cfg.model.backbone.arch == size
-    if isinstance(cfg.model.get('neck', {}).get('in_channels'), list):
-        expected = [ARCHS[size].embed_dims[i] for i in cfg.model.backbone.out_indices]
-        assert cfg.model.neck.in_channels == expected
+    dims = [ARCHS[size].embed_dims[i] for i in cfg.model.backbone.out_indices]
+    if 'neck' in cfg.model and 'in_channels' in cfg.model.neck:
+        assert cfg.model.neck.in_channels == dims
+    elif 'auxiliary_head' in cfg.model:
+        assert cfg.model.decode_head.in_channels == dims
+        assert cfg.model.auxiliary_head.in_channels == dims[cfg.model.auxiliary_head.in_index]
+    else:
+        assert [cfg.model.head.in_channels] == dims
 
 
-@pytest.mark.parametrize('path', DETECTORS, ids=name)
-def test_detectors_step_and_predict(path):
-    from mmdet.structures import DetDataSample
-
+@pytest.mark.parametrize('path', CONFIGS, ids=name)
+def test_it_steps_and_predicts(path, shapes):
     cfg = Config.fromfile(path)
+    if cfg.default_scope == 'mmseg':
+        cfg.model.data_preprocessor.size = (SIDE, SIDE)
     model = build(cfg)
-    size = (96, 130)
-    sample = DetDataSample(
-        metainfo=dict(
-            img_id=0, img_shape=size, ori_shape=size, pad_shape=size, scale_factor=(1.0, 1.0)
-        )
-    )
-    sample.gt_instances = InstanceData(
-        bboxes=torch.tensor([[10.0, 10.0, 60.0, 70.0]]), labels=torch.tensor([1])
-    )
-    image = torch.randint(0, 255, (3, *size), dtype=torch.uint8)
-    data = dict(inputs=[image, image], data_samples=[sample, sample.clone()])
-    losses = model(**model.data_preprocessor(data, training=True), mode='loss')
-    loss, _ = model.parse_losses(losses)
+    model.train()
+    data = model.data_preprocessor(batch(cfg, 'train', shapes), training=True)
+    loss, _ = model.parse_losses(model(**data, mode='loss'))
+    assert loss.isfinite()
     loss.backward()
     # What distributed training would refuse.
     unused = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert not unused
     with torch.no_grad():
-        predictions = model.eval().test_step(data)
+        predictions = model.eval().test_step(batch(cfg, 'val', shapes))
     assert len(predictions) == 2
-    assert predictions[0].pred_instances.bboxes.shape[1] == 4
+    for sample in predictions:
+        check_prediction(cfg, sample)
 
 
-@pytest.mark.parametrize('path', DETECTORS, ids=name)
-def test_detectors_follow_the_recipe(path):
-    cfg = Config.fromfile(path)
-    assert cfg.model.neck.num_outs == 5
-    assert cfg.model.neck.add_extra_convs == 'on_input'
-    assert cfg.optim_wrapper.optimizer.type == 'AdamW'
-    if path.parent.name != 'demo':
-        assert cfg.optim_wrapper.optimizer.lr == 1e-4
-        assert cfg.optim_wrapper.optimizer.weight_decay == 1e-4
-        assert cfg.train_cfg.max_epochs == 12
-        assert cfg.param_scheduler[0].end == 500
-        assert cfg.param_scheduler[1].milestones == [8, 11]
-        assert cfg.train_dataloader.batch_size == 2
-        assert cfg.auto_scale_lr.base_batch_size == 16
-        assert cfg.train_dataloader.dataset.data_root == 'data/coco/'
+def check_prediction(cfg, sample):
+    if cfg.default_scope == 'mmpretrain':
+        assert sample.pred_score.shape == (cfg.model.head.num_classes,)
+        assert sample.pred_score.sum().item() == pytest.approx(1, abs=1e-4)
+    elif cfg.default_scope == 'mmseg':
+        # On the pixels of the image as it is on disk, whatever size the network saw.
+        assert sample.pred_sem_seg.shape == sample.ori_shape == (128, 128)
+        assert sample.pred_sem_seg.data.max() < cfg.model.decode_head.num_classes
+    else:
+        found = sample.pred_instances
+        assert found.bboxes.shape == (len(found), 4)
+        if 'roi_head' in cfg.model:
+            assert found.masks.shape == (len(found), 128, 128)
