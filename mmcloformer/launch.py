@@ -53,6 +53,8 @@ def load_config(args: argparse.Namespace) -> Config:
     if not torch.cuda.is_available():
         cfg.sync_bn = None
         _replace_sync_bn(cfg.model)
+        if args.launcher == 'pytorch':
+            _distribute_on_cpu(cfg)
     if cfg.get('default_scope') == 'mmpretrain':
         _complete_mmpretrain_loaders(cfg)
     return cfg
@@ -87,11 +89,19 @@ def _replace_sync_bn(node: Any) -> None:
             _replace_sync_bn(child)
 
 
+def _distribute_on_cpu(cfg: Config) -> None:
+    """Join torchrun's processes by gloo; mmengine's own start takes a GPU for granted."""
+    torch.distributed.init_process_group('gloo')
+    cfg.model_wrapper_cfg = dict(
+        type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None
+    )
+
+
 def _complete_mmpretrain_loaders(cfg: Config) -> None:
     """Add what mmpretrain's own tools add to every loader; its configs leave it out."""
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = cfg.get(name)
         if loader is not None:
             loader.setdefault('collate_fn', dict(type='default_collate'))
-            loader.setdefault('pin_memory', True)
+            loader.setdefault('pin_memory', torch.cuda.is_available())
             loader.setdefault('persistent_workers', loader.get('num_workers', 0) > 0)

@@ -140,9 +140,7 @@ class LiteralCloFormer(nn.Module):
                     settings.kernel_sizes[i],
                     POOL_WINDOWS[i],
                 )
-                blocks.append(
-                    Block(attn, dims[i], dims[i + strided], stride=2 if strided else 1)
-                )
+                blocks.append(Block(attn, dims[i], dims[i + strided], stride=2 if strided else 1))
             self.stages.append(blocks)
         for i in range(4):
             self.add_module(f'norm{i}', nn.GroupNorm(1, dims[i]))

@@ -2,9 +2,14 @@
 """Evaluate a checkpoint with the config it was trained with."""
 
 import os
+from collections.abc import Sequence
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.evaluator import DumpResults
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 
 from mmcloformer.datasets.presence import check_data
 from mmcloformer.errors import UserError
@@ -46,11 +51,31 @@ def draw_into(cfg: Config, folder: str) -> None:
     if cfg.default_scope == 'mmdet':
         hook.update(draw=True, test_out_dir=folder)
         return
-    hook.update(
-        dict(enable=True, interval=1) if cfg.default_scope == 'mmpretrain' else dict(draw=True)
-    )
+    if cfg.default_scope == 'mmpretrain':
+        hook.update(enable=True, interval=1)
+        cfg.custom_hooks.append(dict(type='BgrToRgbHook', priority='HIGH'))
+    else:
+        hook.update(draw=True)
     images = os.path.join(os.pardir, folder)  # The backend starts from the run's vis_data.
     cfg.visualizer.vis_backends = [dict(type='LocalVisBackend', img_save_dir=images)]
+
+
+@HOOKS.register_module()
+class BgrToRgbHook(Hook):
+    """Turns images round before mmpretrain's own hook draws them: it takes BGR for RGB."""
+
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        data_batch['inputs'] = data_batch['inputs'].flip(1)
+
+
+class DumpLabelMaps(DumpResults):
+    """A segmentor's predictions without the logits, which take hundreds of megabytes an image."""
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        kept = [{k: v for k, v in sample.items() if k != 'seg_logits'} for sample in data_samples]
+        super().process(data_batch, kept)
 
 
 def dump_results(cfg: Config, path: str) -> DumpResults:
@@ -58,6 +83,8 @@ def dump_results(cfg: Config, path: str) -> DumpResults:
         from mmdet.evaluation import DumpDetResults  # Encodes masks as RLE.
 
         return DumpDetResults(out_file_path=path)
+    if cfg.default_scope == 'mmseg':
+        return DumpLabelMaps(out_file_path=path)
     return DumpResults(out_file_path=path)
 
 

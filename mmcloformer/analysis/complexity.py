@@ -15,11 +15,26 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from ..errors import UserError
 
-# Height and width that results of each host's tasks are published for, in pixels.
+# Height and width in pixels that costs are published for, by the host of the task.
 DEFAULT_SHAPES = {'mmdet': (800, 1280), 'mmseg': (512, 512), 'mmpretrain': (224, 224)}
 
-# torch counts this op on GPUs only; left out, the pooled attention would count nothing on a CPU.
-_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+# Published GMACs of the whole model at these shapes, by config. Source: tables of the paper's
+# v5, as transcribed in igm503/heedless-backbones (family_data/CloFormer.yml).
+PUBLISHED_GMACS = {
+    'cloformer_xxs_imagenet': 0.6,
+    'cloformer_xs_imagenet': 1.1,
+    'cloformer_s_imagenet': 2.0,
+    'semantic-fpn_cloformer_xxs_ade20k': 25.2,
+    'semantic-fpn_cloformer_xs_ade20k': 28.2,
+    'semantic-fpn_cloformer_s_ade20k': 34.6,
+}
+
+# torch's counter knows the attention kernels of GPUs only.
+_FORMULAS = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
+        lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value)
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -44,9 +59,9 @@ class Complexity:
 
     Attributes:
         shape: Height and width of the image in pixels.
-        parts: `backbone`, `neck` (where there is one), `head` (all else) and `whole`.
-        operators: Multiply-adds of the whole by the kind of operator.
-        regions: How many regions each RoI extractor of a two-stage detector pooled.
+        parts: `backbone`, `neck`, `head` (all that is neither) and `whole`.
+        operators: Multiply-adds of the whole by kind of operator.
+        regions: How many regions each RoI extractor of a two-stage detector pools.
     """
 
     shape: tuple[int, int]
@@ -62,15 +77,14 @@ class Complexity:
 def measure(cfg: Config, shape: tuple[int, int] | None = None) -> Complexity:
     """Build a config's model and count while it runs once, on the CPU, on one image.
 
-    As in the hosts' own `get_flops.py`, a detector runs up to its heads' raw outputs, with random
-    weights. A two-stage one pools as many proposals as its `test_cfg` lets through (1000 by
-    default): NMS between them is turned off, so that the number does not hang on the weights. Its
-    mask head sees the first 100 of them, which is the host's convention. A segmentor runs on the
-    whole image.
+    As in the hosts' own `get_flops.py`, a detector with random weights runs up to the raw outputs
+    of its heads. A two-stage one pools as many proposals as its `test_cfg` lets through (1000 by
+    default), since NMS, which hangs on the weights, is turned off between them; its mask head
+    sees the first 100, if the host's RoI head says so. A segmentor takes the whole image.
 
-    Counted are convolutions, matrix products and both products of attention (queries with keys,
-    and the scores with values). Biases, norms, activations, pooling, resizing, RoIAlign and
-    deformable sampling are not, as is the custom. Parameters include heads that only train.
+    Convolutions, matrix products and both products of attention (queries with keys, scores with
+    values) count. Biases, norms, activations, pooling, resizing, RoIAlign and deformable sampling
+    do not, as is the custom. Parameters include heads that are there for training only.
 
     Args:
         cfg: Config of any of the three hosts.
@@ -85,54 +99,41 @@ def measure(cfg: Config, shape: tuple[int, int] | None = None) -> Complexity:
     scope = cfg.get('default_scope')
     if 'model' not in cfg or scope not in DEFAULT_SHAPES:
         raise UserError(
-            f'nothing to count: the config needs a model and a default_scope out of '
+            'nothing to count: the config needs a model and a default_scope out of '
             f'{", ".join(DEFAULT_SHAPES)}'
         )
-    height, width = shape or DEFAULT_SHAPES[scope]
+    shape = shape or DEFAULT_SHAPES[scope]
     model = _build(cfg, scope)
     regions = _watch_regions(model)
-    data = dict(
-        inputs=[torch.zeros(3, height, width, dtype=torch.uint8)],
-        data_samples=[
-            BaseDataElement(
-                metainfo=dict(
-                    img_shape=(height, width),
-                    ori_shape=(height, width),
-                    pad_shape=(height, width),
-                    scale_factor=(1.0, 1.0),
-                )
-            )
-        ],
-    )
-    attention = {_ATTENTION: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)}
-    counter = FlopCounterMode(display=False, custom_mapping=attention)
-    # The fused encoder layer of torch is one op that the counter does not know.
-    fast_path = torch.backends.mha.get_fastpath_enabled()
+    image = torch.zeros(3, *shape, dtype=torch.uint8)
+    meta = dict(img_shape=shape, ori_shape=shape, pad_shape=shape, scale_factor=(1.0, 1.0))
+    data = dict(inputs=[image], data_samples=[BaseDataElement(metainfo=meta)])
+    batch = model.data_preprocessor(data, training=False)
+    # The fused layer of torch's encoder would be one op that the counter does not know.
+    fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), counter:
-            # mmseg's raw forward lacks what Mask2Former asks for; prediction adds only resizing.
-            batch = model.data_preprocessor(data, training=False)
+        with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
+            # mmseg's raw forward cannot run Mask2Former; its prediction adds but resizing.
             model(**batch, mode='predict' if scope == 'mmseg' else 'tensor')
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
-    return Complexity((height, width), _parts(model, counter), _operators(counter), regions)
+        torch.backends.mha.set_fastpath_enabled(fused)
+    return Complexity(shape, _parts(model, counter), _operators(counter), regions)
 
 
 def _build(cfg: Config, scope: str) -> BaseModel:
     settings = cfg.model.copy()
-    test_cfg = settings.get('test_cfg') or {}
     if scope == 'mmseg':
-        test_cfg.mode = 'whole'
-    if 'rpn' in test_cfg:
-        test_cfg.rpn.nms.iou_threshold = 1.0
+        settings.test_cfg = dict(mode='whole')
+    elif 'rpn' in (settings.get('test_cfg') or {}):
+        settings.test_cfg.rpn.nms.iou_threshold = 1.0
     init_default_scope(scope)
     model = import_module(f'{scope}.registry').MODELS.build(settings)
     return revert_sync_batchnorm(model).eval()
 
 
 def _watch_regions(model: BaseModel) -> dict[str, int]:
-    """Have every RoI extractor note the number of regions it pools, by its name."""
+    """Have every RoI extractor note, by its name, how many regions it pools."""
     regions: dict[str, int] = {}
     for name, module in model.named_modules():
         if hasattr(module, 'roi_layers'):
@@ -148,7 +149,7 @@ def _parts(model: BaseModel, counter: FlopCounterMode) -> dict[str, Part]:
     counts = counter.get_flop_counts()
     parts = {}
     rest = whole = Part(_params(model), counter.get_total_flops() // 2)
-    # Only these two are sure to be entered by a call that the counter sees.
+    # Heads are a remainder: the hosts call their methods, which the counter does not see.
     for name in ('backbone', 'neck'):
         module = getattr(model, name, None)
         if module is not None:
@@ -159,18 +160,11 @@ def _parts(model: BaseModel, counter: FlopCounterMode) -> dict[str, Part]:
 
 
 def _operators(counter: FlopCounterMode) -> dict[str, int]:
-    macs = dict.fromkeys(('convolutions', 'attention', 'matrix products'), 0)
+    kinds = {'convolution': 0, 'attention': 0, 'matrix product': 0}
     for op, flops in counter.get_flop_counts()['Global'].items():
-        name = str(op)
-        kind = (
-            'convolutions'
-            if 'convolution' in name
-            else 'attention'
-            if 'attention' in name
-            else 'matrix products'
-        )
-        macs[kind] += flops // 2
-    return macs
+        kind = next((kind for kind in kinds if kind in str(op)), 'matrix product')
+        kinds[kind] += flops // 2
+    return kinds
 
 
 def _params(module: nn.Module) -> int:

@@ -10,6 +10,7 @@ import torchvision  # noqa: F401  (registers torch.ops.torchvision)
 from torch import Tensor
 
 from .precision import at_least_float32
+from .standin import missing
 
 # mmcv's names for what torchvision's kernels take in this order.
 _PLAIN = ('dH', 'dW', 'padH', 'padW', 'dilationH', 'dilationW', 'group', 'deformable_group')
@@ -127,7 +128,13 @@ def modulated_deform_conv_forward(
         with_bias: Whether to add the bias.
         **geometry: mmcv's keywords for stride, padding, dilation and groups; its kernel size is
             not needed.
+
+    Raises:
+        MissingOpError: The offsets are of another height and width than the output. mmcv's kernel
+            then reads part of them, out of place, and mmdet's DyHead relies on it.
     """
+    if offset.shape[2:] != output.shape[2:]:
+        raise missing('modulated_deform_conv_forward with offsets of another size than the output')
     tensors = _modulated_tensors(input, weight, offset, mask, bias, with_bias)
     arguments = _arguments(_MODULATED, geometry)
     output.copy_(torch.ops.torchvision.deform_conv2d(*tensors, *arguments, True))
