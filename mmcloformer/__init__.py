@@ -19,7 +19,13 @@ from .compat import apply_mends
 apply_mends()
 
 from .hooks import WholeCheckpointHook  # noqa: E402
+from .layer_decay import LayerDecayOptimWrapperConstructor  # noqa: E402
 from .models import CloFormer  # noqa: E402
 
 __version__ = '0.1.0'
-__all__ = ['CloFormer', 'WholeCheckpointHook', '__version__']
+__all__ = [
+    'CloFormer',
+    'LayerDecayOptimWrapperConstructor',
+    'WholeCheckpointHook',
+    '__version__',
+]

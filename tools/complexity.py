@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 
 from mmcloformer.analysis.complexity import PUBLISHED_GMACS, Complexity, measure
 from mmcloformer.errors import UserError
@@ -26,6 +27,7 @@ def main() -> None:
     )
     parser.add_argument('--json', action='store_true', help='print JSON')
     args = parser.parse_args()
+    MMLogger.get_current_instance().setLevel('ERROR')  # It writes to where the figures go.
 
     results = {}
     for config in args.configs:
@@ -60,7 +62,7 @@ def print_table(name: str, result: Complexity, published: float | None) -> None:
         print(f'{part:10}{cost.params / 1e6:12.3f}{cost.macs / 1e9:12.3f}')
     if published is not None:
         print(f'{"published":10}{"":12}{published:12.1f}')
-    kinds = (f'{kind} {macs / 1e9:.3f}' for kind, macs in result.operators.items())
+    kinds = (f'{kind} {macs / 1e9:.3f}' for kind, macs in result.operators.items() if macs)
     print(f'of the whole: {", ".join(kinds)}')
     for extractor, regions in result.regions.items():
         print(f'{extractor}: {regions} regions')

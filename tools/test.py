@@ -55,7 +55,7 @@ def draw_into(cfg: Config, folder: str) -> None:
         hook.update(enable=True, interval=1)
         cfg.custom_hooks.append(dict(type='BgrToRgbHook', priority='HIGH'))
     else:
-        hook.update(draw=True)
+        hook.update(draw=True, interval=1)
     images = os.path.join(os.pardir, folder)  # The backend starts from the run's vis_data.
     cfg.visualizer.vis_backends = [dict(type='LocalVisBackend', img_save_dir=images)]
 

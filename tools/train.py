@@ -1,6 +1,8 @@
 #!/usr/bin/env python
 """Train a detector, segmentor or classifier; the config's `default_scope` says which."""
 
+from mmengine.device import get_device
+
 from mmcloformer.datasets.presence import check_data
 from mmcloformer.errors import UserError
 from mmcloformer.launch import (
@@ -32,6 +34,8 @@ def main() -> None:
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper' and get_device() == 'cpu':
+        raise UserError('mixed precision (AmpOptimWrapper, --amp) needs a GPU; train without it')
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise UserError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')

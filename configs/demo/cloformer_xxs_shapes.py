@@ -5,7 +5,7 @@
 # 50, then a cosine to zero. Validation and test are crops of the held-out scenes.
 _base_ = '../cloformer_xxs_imagenet.py'
 
-pipeline = [
+train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(64, 64), interpolation='bicubic'),
     dict(type='RandomFlip', prob=[0.25, 0.25], direction=['horizontal', 'vertical']),
@@ -19,7 +19,9 @@ test_pipeline = [
 dataset = dict(
     data_root='data/shapes/imagenet', metainfo=dict(classes=('ring', 'square', 'star', 'triangle'))
 )
-train_dataloader = dict(batch_size=32, num_workers=2, dataset=dict(**dataset, pipeline=pipeline))
+train_dataloader = dict(
+    batch_size=32, num_workers=2, dataset=dict(**dataset, pipeline=train_pipeline)
+)
 val_dataloader = dict(batch_size=32, num_workers=2, dataset=dict(**dataset, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(topk=(1,))

@@ -6,7 +6,10 @@
 _base_ = '../mask-rcnn_cloformer_xxs_coco.py'
 
 data_root = 'data/shapes/coco/'
-metainfo = dict(classes=('ring', 'square', 'star', 'triangle'))
+metainfo = dict(
+    classes=('ring', 'square', 'star', 'triangle'),
+    palette=[(255, 128, 0), (0, 170, 255), (255, 220, 0), (0, 200, 90)],
+)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
@@ -38,11 +41,8 @@ model = dict(
         mask_roi_extractor=dict(out_channels=128),
         mask_head=dict(in_channels=128, conv_out_channels=128, num_classes=4),
     ),
-    train_cfg=dict(
-        rpn_proposal=dict(nms_pre=200, max_per_img=100),
-        rcnn=dict(sampler=dict(num=64)),
-    ),
-    test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100), rcnn=dict(max_per_img=20)),
+    train_cfg=dict(rpn_proposal=dict(max_per_img=100), rcnn=dict(sampler=dict(num=64))),
+    test_cfg=dict(rpn=dict(max_per_img=100), rcnn=dict(max_per_img=20)),
 )
 optim_wrapper = dict(optimizer=dict(lr=1e-3), clip_grad=dict(max_norm=5))
 train_cfg = dict(max_epochs=2)
@@ -50,5 +50,10 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(type='CosineAnnealingLR', T_max=2, begin=0, end=2, convert_to_iter_based=True),
 ]
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=1))
+default_hooks = dict(
+    logger=dict(interval=10),
+    checkpoint=dict(max_keep_ckpts=1),
+    visualization=dict(score_thr=0.4),
+)
+visualizer = dict(line_width=1)
 randomness = dict(seed=0)

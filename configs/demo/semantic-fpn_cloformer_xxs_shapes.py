@@ -1,11 +1,11 @@
 # `make demo-all`: the ADE20K config on generated scenes (tools/make_shapes.py), from random
 # weights, with a neck half as wide.
 #
-# Schedule: 300 iterations x 8 a batch / 800 scenes = 3 epochs; warm-up over the first 50, then a
+# Schedule: 600 iterations x 4 a batch / 800 scenes = 3 epochs; warm-up over the first 50, then a
 # cosine to zero. Validation and test are the held-out scenes.
 _base_ = '../semantic-fpn_cloformer_xxs_ade20k.py'
 
-pipeline = [
+train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='RandomFlip', prob=[0.25, 0.25], direction=['horizontal', 'vertical']),
@@ -25,7 +25,9 @@ dataset = dict(
     ),
     reduce_zero_label=True,
 )
-train_dataloader = dict(batch_size=8, num_workers=2, dataset=dict(**dataset, pipeline=pipeline))
+train_dataloader = dict(
+    batch_size=4, num_workers=2, dataset=dict(**dataset, pipeline=train_pipeline)
+)
 val_dataloader = dict(batch_size=4, num_workers=2, dataset=dict(**dataset, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
@@ -35,10 +37,10 @@ model = dict(
     decode_head=dict(in_channels=[128, 128, 128, 128], num_classes=5),
 )
 optim_wrapper = dict(optimizer=dict(lr=1e-3), clip_grad=dict(_delete_=True, max_norm=5))
-train_cfg = dict(max_iters=300, val_interval=100)
+train_cfg = dict(max_iters=600, val_interval=200)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', T_max=300, begin=0, end=300, by_epoch=False),
+    dict(type='CosineAnnealingLR', T_max=600, begin=0, end=600, by_epoch=False),
 ]
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=100, max_keep_ckpts=1))
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=200, max_keep_ckpts=1))
 randomness = dict(seed=0)

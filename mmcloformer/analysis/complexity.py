@@ -1,5 +1,6 @@
 """Parameters and multiply-adds of a config's model, by torch's own counter."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
@@ -32,7 +33,7 @@ PUBLISHED_GMACS = {
 # torch's counter knows the attention kernels of GPUs only.
 _FORMULAS = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
-        lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value)
+        lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)  # type: ignore[no-untyped-call]
     )
 }
 
@@ -109,27 +110,22 @@ def measure(cfg: Config, shape: tuple[int, int] | None = None) -> Complexity:
     meta = dict(img_shape=shape, ori_shape=shape, pad_shape=shape, scale_factor=(1.0, 1.0))
     data = dict(inputs=[image], data_samples=[BaseDataElement(metainfo=meta)])
     batch = model.data_preprocessor(data, training=False)
-    # The fused layer of torch's encoder would be one op that the counter does not know.
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
-            # mmseg's raw forward cannot run Mask2Former; its prediction adds but resizing.
-            model(**batch, mode='predict' if scope == 'mmseg' else 'tensor')
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
+    # Not under no_grad, where the backbone computes large maps in strips that overlap.
+    with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
+        # mmseg's raw forward cannot run Mask2Former; its prediction adds but resizing.
+        model(**batch, mode='predict' if scope == 'mmseg' else 'tensor')
     return Complexity(shape, _parts(model, counter), _operators(counter), regions)
 
 
 def _build(cfg: Config, scope: str) -> BaseModel:
-    settings = cfg.model.copy()
+    settings = copy.deepcopy(cfg.model)  # The hosts write to what they build from.
     if scope == 'mmseg':
         settings.test_cfg = dict(mode='whole')
     elif 'rpn' in (settings.get('test_cfg') or {}):
         settings.test_cfg.rpn.nms.iou_threshold = 1.0
     init_default_scope(scope)
     model = import_module(f'{scope}.registry').MODELS.build(settings)
-    return revert_sync_batchnorm(model).eval()
+    return revert_sync_batchnorm(model).eval().requires_grad_(False)
 
 
 def _watch_regions(model: BaseModel) -> dict[str, int]:

@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import Config
 
 from ..errors import DataError
+from .coco_check import check_coco
 
 
 def check_data(cfg: Config, splits: Sequence[str]) -> None:
@@ -19,7 +20,7 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
         splits: Of `train`, `val`, `test`.
 
     Raises:
-        DataError: If any is missing; lists them with the field that names them.
+        DataError: If any is missing; lists them with the field that names them. Or as `check_coco`.
     """
     fields: dict[str, str] = {}
     for split in splits:
@@ -43,6 +44,7 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
             f'Without data at hand, `python tools/make_shapes.py data/shapes` draws a small '
             f'sample set for the configs in configs/demo/.'
         )
+    check_coco(cfg, splits)
 
 
 def _paths(dataset: dict[str, Any]) -> Iterator[str]:

@@ -9,8 +9,10 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..checkpoint import check_backbone_state, load_pretrained
+from ..checkpoint import load_pretrained
 from .archs import NUM_STAGES, resolve_arch
+from .deploy import DeployError, check_state, fold_backbone
+from .layer_depth import LayerDepthMixin
 from .layers import Block, CloAttention, Stem, layer_norm_2d
 
 # Each window times its stage's stride is 32 pixels: all stages pool to the same map.
@@ -19,7 +21,7 @@ STRIDES = (4, 8, 16, 32)
 
 
 @MODELS.register_module()
-class CloFormer(BaseModule):
+class CloFormer(BaseModule, LayerDepthMixin):
     """CloFormer for detection, segmentation and classification.
 
     Each output is taken after the attention of its stage's last block and before that block's
@@ -48,6 +50,7 @@ class CloFormer(BaseModule):
     Attributes:
         out_channels: Channels of each output, readable before any forward pass.
         out_strides: Pixels of the image a position of each output.
+        deployed: Whether it is in its form for inference.
 
     Raises:
         ValueError: If an argument is out of its range; the message names the allowed values.
@@ -75,6 +78,7 @@ class CloFormer(BaseModule):
             raise ValueError(f'drop_path_rate={rate!r} is not in [0, 1)')
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
+        self.deployed = False
         self.out_channels = tuple(settings.embed_dims[i] for i in self.out_indices)
         self.out_strides = tuple(STRIDES[i] for i in self.out_indices)
 
@@ -100,7 +104,7 @@ class CloFormer(BaseModule):
         for i in self.out_indices:
             self.add_module(f'norm{i}', layer_norm_2d(settings.embed_dims[i]))
 
-        self.register_load_state_dict_pre_hook(check_backbone_state)
+        self.register_load_state_dict_pre_hook(check_state)
         self._freeze()
 
     def init_weights(self) -> None:
@@ -128,6 +132,25 @@ class CloFormer(BaseModule):
                     module.eval()
         return self
 
+    def switch_to_deploy(self) -> None:
+        """Turn into the form for inference, in place; a second call changes nothing.
+
+        BatchNorms, the affine pairs of the blocks' norms and the attention's scale go into the
+        weights of convolutions. Outputs stay the same but for rounding, training checkpoints
+        no longer load, and there is no way back.
+
+        Raises:
+            DeployError: If the backbone is in training mode.
+        """
+        if self.training:
+            raise DeployError(
+                'the deploy form holds running statistics as constants: call eval() on the '
+                'model before switch_to_deploy()'
+            )
+        if not self.deployed:
+            fold_backbone(self)
+            self.deployed = True
+
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute the pyramid.
 
@@ -139,9 +162,16 @@ class CloFormer(BaseModule):
             for each of `out_indices`.
         """
         outs = []
-        x = self.stem(x)
+        # oneDNN's convolutions and the attention are fastest in channels_last; on a GPU that
+        # depends on the precision, so there the caller chooses.
+        convert = x.device.type == 'cpu' and x.is_contiguous()
+        x = self.stem(x.contiguous(memory_format=torch.channels_last) if convert else x)
         for stage in range(self.out_indices[-1] + 1):
             *blocks, last = self._blocks(stage)
+            if stage == self.frozen_stages and self.training:
+                # In channels_last torch's GroupNorm crashes in the backward pass (2.11.0) unless
+                # its input has a gradient, which nothing before has.
+                x = x.requires_grad_()
             for block in blocks:
                 x = block(x)
             x = out = last.attend(x)
@@ -151,7 +181,7 @@ class CloFormer(BaseModule):
                 out = x
             if stage in self.out_indices:
                 outs.append(self.get_submodule(f'norm{stage}')(out))
-        return tuple(outs)
+        return tuple(out.contiguous() if convert else out for out in outs)
 
     def _blocks(self, stage: int) -> list[Block]:
         return list(cast(Sequence[Block], self.stages[stage]))

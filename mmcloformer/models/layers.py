@@ -17,12 +17,28 @@ from torch.utils.checkpoint import checkpoint
 
 FFN_KERNEL = 5
 FFN_RATIO = 4
+# Of a ConvFFN's hidden map in inference on a CPU. glibc hands blocks of 32 MiB and more back to
+# the system at once, and each new page of the next one costs more than what is computed in it.
+STRIP_BYTES = 16 * 2**20
 
 
 def layer_norm_2d(channels: int) -> nn.GroupNorm:
     """GroupNorm over `(C, H, W)` with one affine pair a channel, the network's only norm
     besides the stem's and the shortcut's BatchNorm."""
     return nn.GroupNorm(1, channels)
+
+
+# On a CPU a large map costs several times more to allocate, page by page, than to compute, so
+# what follows writes over its input wherever no gradient will ask for that.
+
+
+def _gelu(x: Tensor) -> Tensor:
+    return F.gelu(x) if x.requires_grad else torch.ops.aten.gelu_(x)
+
+
+def _residual(branch: Tensor, x: Tensor) -> Tensor:
+    # Autocast keeps the trunk in single precision beside branches in half.
+    return branch.add_(x) if branch.dtype == x.dtype else x + branch
 
 
 class Stem(BaseModule):
@@ -45,7 +61,7 @@ class Stem(BaseModule):
             return nn.Sequential(
                 nn.Conv2d(channels_in, channels_out, 3, stride, padding=1),
                 build_norm_layer(norm_cfg, channels_out)[1],
-                nn.ReLU(),
+                nn.ReLU(inplace=True),
             )
 
         self.conv1 = conv3x3(in_channels, embed_dims // 2, stride=2)
@@ -81,11 +97,17 @@ class AttnConv(BaseModule):
         self.dwconv = nn.Conv2d(
             3 * dims, 3 * dims, kernel_size, padding=kernel_size // 2, groups=3 * dims
         )
-        self.gate = nn.Sequential(nn.Conv2d(dims, dims, 1), nn.SiLU(), nn.Conv2d(dims, dims, 1))
+        self.gate = nn.Sequential(
+            nn.Conv2d(dims, dims, 1), nn.SiLU(inplace=True), nn.Conv2d(dims, dims, 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.dwconv(self.qkv(x)).chunk(3, dim=1)
-        return torch.tanh(self.scale * self.gate(q * k)) * v
+        weights = self.gate(q * k)
+        if self.scale != 1:
+            weights.mul_(self.scale)
+        weights.tanh_()
+        return weights * v if weights.requires_grad else weights.mul_(v)
 
 
 class PooledAttention(BaseModule):
@@ -184,14 +206,33 @@ class ConvFFN(BaseModule):
         super().__init__()
         hidden = FFN_RATIO * embed_dims
         self.fc1 = nn.Conv2d(embed_dims, hidden, 1)
-        self.act = nn.GELU()
         self.dwconv = nn.Conv2d(
             hidden, hidden, FFN_KERNEL, stride, padding=FFN_KERNEL // 2, groups=hidden
         )
         self.fc2 = nn.Conv2d(hidden, out_dims, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.dwconv(self.act(self.fc1(x))))
+        height, width = x.shape[2:]
+        rows = STRIP_BYTES // (x.element_size() * self.fc1.out_channels * width)
+        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        whole = torch.is_grad_enabled() or torch.compiler.is_compiling() or tracing
+        if whole or x.device.type != 'cpu' or len(x) > 1 or rows >= height:
+            return self.fc2(self.dwconv(_gelu(self.fc1(x))))
+        return self._forward_in_strips(x, rows)
+
+    def _forward_in_strips(self, x: Tensor, rows: int) -> Tensor:
+        """The same, some `rows` of the input at a time and those that their kernels reach."""
+        stride, reach = self.dwconv.stride[0], FFN_KERNEL // 2
+        step = max(1, rows // stride)
+        height = -(-x.shape[2] // stride)
+        outs = []
+        for start in range(0, height, step):
+            stop = min(start + step, height)
+            first = max(0, start - reach // stride)
+            strip = x[:, :, first * stride : (stop - 1) * stride + reach + 1]
+            hidden = self.dwconv(_gelu(self.fc1(strip)))
+            outs.append(self.fc2(hidden[:, :, start - first : stop - first]))
+        return torch.cat(outs, dim=2)
 
 
 class Block(BaseModule):
@@ -244,11 +285,12 @@ class Block(BaseModule):
 
     def attend(self, x: Tensor) -> Tensor:
         """First half: `x + attention`, at the block's input resolution."""
-        return x + self.drop_path(self._branch(lambda x: self.attn(self.norm1(x)), x))
+        return _residual(self.drop_path(self._branch(lambda x: self.attn(self.norm1(x)), x)), x)
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """Second half: `shortcut(x) + ConvFFN`, at the block's output resolution."""
-        return self.shortcut(x) + self.drop_path(self._branch(lambda x: self.ffn(self.norm2(x)), x))
+        branch = self.drop_path(self._branch(lambda x: self.ffn(self.norm2(x)), x))
+        return _residual(branch, self.shortcut(x))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.feed_forward(self.attend(x))

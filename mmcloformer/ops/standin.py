@@ -33,7 +33,7 @@ _SERVED = {
 _HELP = """{op!r} needs mmcv's compiled ops. This mmcv was installed without them, and mmcloformer \
 stands in only for those that torchvision or plain torch can serve.
 To have them all, build mmcv (about 40 minutes; torch, setuptools, wheel and a C++ compiler have \
-to be there first; `mmcv` in place of `onedl-mmcv` on the upstream stack):
+to be there first; `mmcv==2.1.0` in place of `onedl-mmcv` on the upstream stack):
     MMCV_WITH_OPS=1 pip install --no-build-isolation --no-cache-dir --no-deps --force-reinstall \
 onedl-mmcv
 or, on the upstream stack, install an older torch that mmcv has wheels for, then: \

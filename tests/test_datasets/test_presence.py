@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import pytest
 from mmengine.config import Config
 
 from mmcloformer.datasets.presence import check_data
 from mmcloformer.errors import DataError
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -80,3 +83,33 @@ def test_a_prefix_that_is_a_string(root):
     cfg.val_dataloader.dataset.data_prefix = 'validation'
     with pytest.raises(DataError, match='validation'):
         check_data(cfg, ('val',))
+
+
+def test_a_split_names_its_folder(root):
+    """As mmpretrain's ImageNet has it."""
+    dataset = dict(type='ImageNet', data_root=str(root), split='train')
+    cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
+    check_data(cfg, ('train',))
+    (root / 'train').rmdir()
+    with pytest.raises(DataError, match=f'{root}/train'):
+        check_data(cfg, ('train',))
+
+
+@pytest.mark.parametrize('name', ['semantic-fpn_cloformer_xs_ade20k', 'cloformer_xs_imagenet'])
+def test_the_configs_own_data(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = Config.fromfile(ROOT / 'configs' / f'{name}.py')
+    folders = {
+        'mmseg': [
+            f'data/ade/ADEChallengeData2016/{kind}/{split}'
+            for kind in ('images', 'annotations')
+            for split in ('training', 'validation')
+        ],
+        'mmpretrain': ['data/imagenet/train', 'data/imagenet/val'],
+    }[cfg.default_scope]
+    with pytest.raises(DataError) as error:
+        check_data(cfg, ('train', 'val'))
+    for folder in folders:
+        assert f'  {folder}  (' in str(error.value)
+        Path(folder).mkdir(parents=True)
+    check_data(cfg, ('train', 'val'))

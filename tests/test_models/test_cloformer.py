@@ -235,7 +235,7 @@ def broken(**change):
     ],
 )
 def test_bad_arguments_are_named(arguments, words):
-    with pytest.raises(ValueError, match='must|needs|allows|unknown|not in') as error:
+    with pytest.raises(ValueError, match=r'must|needs|allows|unknown|not in') as error:
         MODELS.build(dict(type='CloFormer', **arguments))
     for word in words:
         assert word in str(error.value)

@@ -1,4 +1,4 @@
-"""Ours against the literal reading of the paper, and that against what the released code computes."""
+"""Ours against the literal reading of the paper, and that against the released outputs."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from mmcloformer import CloFormer
 from mmcloformer.checkpoint.convert import convert_checkpoint
+from mmcloformer.models import layers
 from tests import released
 from tests.literal import LiteralCloFormer
 
@@ -51,6 +52,17 @@ def test_literal_computes_what_the_released_code_does(reference):
 def test_same_outputs_at_any_size(arch, size):
     ours, literal = pair(arch)
     image = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        for out, expected in zip(ours.eval()(image), literal.eval()(image)):
+            assert (out - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize('strip_bytes', [1, 20_000, 60_000])
+@pytest.mark.parametrize('size', [(130, 65), (129, 96), (31, 200)])
+def test_same_outputs_in_strips(monkeypatch, strip_bytes, size):
+    monkeypatch.setattr(layers, 'STRIP_BYTES', strip_bytes)
+    ours, literal = pair(SEVERAL_BRANCHES)
+    image = torch.randn(1, 3, *size)
     with torch.no_grad():
         for out, expected in zip(ours.eval()(image), literal.eval()(image)):
             assert (out - expected).abs().max() < 1e-5 * expected.abs().max()

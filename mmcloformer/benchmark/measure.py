@@ -1,0 +1,136 @@
+"""Time and peak memory of single runs."""
+
+import ctypes
+import platform
+import re
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .models import Step
+
+MEMORY = {
+    'cpu': 'peak resident memory of a run above what was resident before it',
+    'cuda': 'peak of the allocator in a run above what was allocated before it',
+}
+_PACKAGES = (
+    'torch', 'numpy', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection',
+    'onedl-mmpretrain', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain',
+)  # fmt: skip
+
+
+def time_interleaved(steps: Mapping[str, Step], device: str, rounds: int) -> dict[str, list[float]]:
+    """Run every step once a round, so that a disturbance of the machine hits all alike.
+
+    Args:
+        steps: Runs by name, warmed up.
+        device: `'cpu'` or `'cuda'`.
+        rounds: Runs of each.
+
+    Returns:
+        Seconds of every run, by name.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            seconds[name].append(_time_cuda(step) if device == 'cuda' else _time_cpu(step))
+    return seconds
+
+
+def peak_memory(step: Step, device: str) -> float | None:
+    """Peak memory of a run above what was held before it, in MB (see `MEMORY`); None where the
+    system does not tell, which on a CPU Linux alone does."""
+    if device == 'cuda':
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        torch.cuda.synchronize()
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    if sys.platform != 'linux':
+        return None
+    # What glibc keeps of freed memory would hide as much of the run's own.
+    ctypes.CDLL(None).malloc_trim(0)
+    Path('/proc/self/clear_refs').write_text('5')  # Resets VmHWM to VmRSS.
+    before = _resident('VmRSS')
+    step()
+    return (_resident('VmHWM') - before) / 1e6
+
+
+def gflops(model: nn.Module, size: tuple[int, int]) -> float:
+    """Count a forward pass for one image, multiply-adds as two, on no data.
+
+    Args:
+        model: Any whose operations torch's counter knows: the literal baseline.
+        size: Height and width in pixels.
+    """
+    with torch.device('meta'), FlopCounterMode(display=False) as counter:
+        model.eval().to('meta')(torch.empty(1, 3, *size))
+    return counter.get_total_flops() / 1e9
+
+
+def matmul_gflops(device: str, side: int = 2048, repeats: int = 10) -> float:
+    """Rate of the device's own matrix product of `side` squared, in single precision on a CPU
+    and float16 on a GPU: the best of some runs, in GFLOP/s."""
+    a = torch.randn(side, side, device=device, dtype=None if device == 'cpu' else torch.float16)
+    seconds = time_interleaved(dict(product=lambda: a @ a), device, repeats)['product']
+    return 2 * side**3 / min(seconds) / 1e9
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Describe what a figure depends on besides the model."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return dict(
+        device=torch.cuda.get_device_name() if device == 'cuda' else _cpu_name(),
+        precision='float16 autocast' if device == 'cuda' else 'float32',
+        threads=torch.get_num_threads(),
+        python=platform.python_version(),
+        versions=versions,
+        memory=MEMORY[device],
+        matmul_gflops=round(matmul_gflops(device), 1),
+    )
+
+
+def summary(seconds: list[float]) -> dict[str, float]:
+    """Median and fastest, in milliseconds."""
+    return dict(median_ms=round(1e3 * median(seconds), 3), fastest_ms=round(1e3 * min(seconds), 3))
+
+
+def _time_cpu(step: Step) -> float:
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
+
+
+def _time_cuda(step: Step) -> float:
+    start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    start.record()
+    step()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3
+
+
+def _resident(field: str) -> int:
+    status = Path('/proc/self/status').read_text()
+    return 1024 * int(re.findall(rf'{field}:\s+(\d+) kB', status)[0])
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path('/proc/cpuinfo')
+    names = re.findall(r'model name\s*: (.+)', cpuinfo.read_text()) if cpuinfo.exists() else []
+    return names[0] if names else platform.processor()

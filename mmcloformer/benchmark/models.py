@@ -1,0 +1,172 @@
+"""The models that are compared, with random weights."""
+
+import copy
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.config import Config
+from mmengine.hub import get_config
+from mmengine.registry import MODELS, init_default_scope
+from torch import Tensor, nn
+
+from ..models import CloFormer
+from ..models.deploy import switch_to_deploy
+
+Step = Callable[[], Any]
+
+# Peers out of the hosts, as their users configure them for a pyramid.
+PEERS: dict[str, dict[str, Any]] = {
+    'PVTv2-B0': dict(
+        type='mmdet.PyramidVisionTransformerV2', embed_dims=32, num_layers=[2, 2, 2, 2]
+    ),
+    'PVTv2-B1': dict(
+        type='mmdet.PyramidVisionTransformerV2', embed_dims=64, num_layers=[2, 2, 2, 2]
+    ),
+    'ResNet-18': dict(type='mmdet.ResNet', depth=18),
+    'ResNet-50': dict(type='mmdet.ResNet', depth=50),
+    'MobileNetV2': dict(type='mmdet.MobileNetV2', out_indices=(1, 2, 4, 6)),
+    'EfficientFormer-L1': dict(type='mmpretrain.EfficientFormer', arch='l1'),
+    'PoolFormer-S12': dict(type='mmpretrain.PoolFormer', arch='s12', out_indices=(0, 2, 4, 6)),
+    'RepVGG-A0': dict(type='mmpretrain.RepVGG', arch='A0', out_indices=(0, 1, 2, 3)),
+}
+OURS = ('training form', 'deploy form', 'compiled')
+LITERAL = 'literal'
+
+
+class Setting(NamedTuple):
+    """Where and on what a model runs.
+
+    Attributes:
+        device: `'cpu'` (single precision) or `'cuda'` (float16 autocast).
+        size: Height and width in pixels.
+        batch: Images at once.
+        training: A forward and a backward pass, else inference without gradients.
+    """
+
+    device: str
+    size: tuple[int, int]
+    batch: int
+    training: bool
+
+
+def build_backbone(name: str, arch: str, literal: Callable[[str], nn.Module]) -> nn.Module:
+    """Build one of `PEERS`, one of `OURS` (as its training form) or the literal baseline.
+
+    Args:
+        name: Name in the tables.
+        arch: Size of CloFormer.
+        literal: Makes the baseline of a size.
+    """
+    if name == LITERAL:
+        return literal(arch)
+    if name in OURS:
+        return CloFormer(arch, drop_path_rate=0.0)
+    for host in ('mmdet', 'mmpretrain'):
+        __import__(f'{host}.models')
+    return MODELS.build(copy.deepcopy(PEERS[name]))
+
+
+def backbone_step(name: str, model: nn.Module, setting: Setting) -> Step | None:
+    """Prepare one run of a backbone; the loss of training is the sum of the maps' mean squares.
+
+    Returns:
+        The run, or None where the form has no such mode: deploy is for inference.
+    """
+    if setting.training and name == 'deploy form':
+        return None
+    model.to(setting.device).train(setting.training)
+    if name in OURS and not setting.training and name != 'training form':
+        switch_to_deploy(model)
+    forward: Callable[[Tensor], Any] = torch.compile(model) if name == 'compiled' else model
+    image = torch.randn(setting.batch, 3, *setting.size, device=setting.device)
+    if setting.device == 'cuda':  # For everybody: half precision convolves in it.
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        image = image.to(memory_format=torch.channels_last)
+
+    def loss() -> Tensor:
+        outs = forward(image)
+        return torch.stack([out.float().square().mean() for out in outs]).sum()
+
+    return _step(model, loss, lambda: forward(image), setting)
+
+
+def config_step(path: str, setting: Setting) -> Step:
+    """Prepare one run of a whole detector, segmentor or classifier, from its data
+    preprocessor's output to its losses or its predictions.
+
+    Args:
+        path: Config file, or a host's as `'mmdet::retinanet/...'`.
+        setting: Where and on what it runs.
+    """
+    cfg = get_config(path) if '::' in path else Config.fromfile(path)
+    scope = cfg.default_scope
+    init_default_scope(scope)
+    __import__(f'{scope}.models')
+    cfg.model.backbone.pop('init_cfg', None)  # Random weights are as fast.
+    if 'data_preprocessor' in cfg:  # As the Runner does.
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    model: Any = MODELS.build(cfg.model).to(setting.device).train(setting.training)
+    if not setting.training and isinstance(model.backbone, CloFormer):
+        switch_to_deploy(model)
+    data: dict[str, Any] = dict(
+        inputs=list(torch.randint(0, 256, (setting.batch, 3, *setting.size), dtype=torch.uint8)),
+        data_samples=[_sample(scope, setting.size) for _ in range(setting.batch)],
+    )
+    if scope == 'mmpretrain':
+        data['inputs'] = torch.stack(data['inputs'])
+    data = model.data_preprocessor(data, setting.training)
+
+    def loss() -> Tensor:
+        return model.parse_losses(model(**data, mode='loss'))[0]
+
+    return _step(model, loss, lambda: model(**data, mode='predict'), setting)
+
+
+def _step(model: nn.Module, loss: Callable[[], Tensor], infer: Step, setting: Setting) -> Step:
+    amp = torch.autocast(setting.device, torch.float16, enabled=setting.device == 'cuda')
+
+    def training_step() -> None:
+        with amp:
+            value = loss()
+        value.backward()  # type: ignore[no-untyped-call]
+        model.zero_grad(set_to_none=True)  # So that the next run's memory counts its gradients.
+
+    @torch.no_grad()
+    def inference() -> Any:
+        with amp:
+            return infer()
+
+    return training_step if setting.training else inference
+
+
+def _sample(scope: str, size: tuple[int, int]) -> Any:
+    """Ground truth: a box, a map of the class 0, or the label 0."""
+    height, width = size
+    if scope == 'mmpretrain':
+        from mmpretrain.structures import DataSample
+
+        return DataSample().set_gt_label(0)
+    meta = dict(
+        img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size, scale_factor=(1, 1)
+    )
+    if scope == 'mmseg':
+        from mmengine.structures import PixelData
+        from mmseg.structures import SegDataSample
+
+        sample = SegDataSample(metainfo=meta)
+        sample.gt_sem_seg = PixelData(data=torch.zeros(1, height, width, dtype=torch.long))
+        return sample
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.bbox import HorizontalBoxes
+    from mmdet.structures.mask import BitmapMasks
+    from mmengine.structures import InstanceData
+
+    sample = DetDataSample(metainfo=meta)
+    box = torch.tensor([[width / 4, height / 4, width / 2, height / 2]])
+    sample.gt_instances = InstanceData(
+        bboxes=HorizontalBoxes(box),
+        labels=torch.zeros(1, dtype=torch.long),
+        masks=BitmapMasks([box.new_ones(size, dtype=torch.uint8).numpy()], height, width),
+    )
+    return sample

@@ -1,0 +1,155 @@
+"""Which models run at which sizes, and what came out, as a JSON file and as a table."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from .measure import environment, gflops, peak_memory, summary, time_interleaved
+from .models import LITERAL, OURS, PEERS, Setting, Step, backbone_step, build_backbone, config_step
+
+BACKBONES = (LITERAL, *OURS, *PEERS)
+Row = dict[str, Any]
+
+
+class Job(NamedTuple):
+    """Models to compare in every combination of the settings.
+
+    Attributes:
+        models: Names of `BACKBONES`, or config files.
+        sizes: Heights and widths in pixels.
+        batches: Images at once.
+        training: Modes: inference, training or both.
+    """
+
+    models: tuple[str, ...]
+    sizes: tuple[tuple[int, int], ...]
+    batches: tuple[int, ...]
+    training: tuple[bool, ...] = (False, True)
+
+
+def run_jobs(
+    jobs: Iterable[Job], arch: str, device: str, rounds: int, literal: Callable[[str], nn.Module]
+) -> dict[str, Any]:
+    """Measure all jobs; models of the same setting take turns.
+
+    Args:
+        jobs: What to measure.
+        arch: Size of CloFormer among the backbones.
+        device: `'cpu'` or `'cuda'`.
+        rounds: Timed runs of each model in each setting.
+        literal: Makes the baseline of a size.
+
+    Returns:
+        The environment and one row a model and setting; a model that does not take a setting
+        (its size, or the memory) has the reason in `error`.
+    """
+    rows: list[Row] = []
+    for job in jobs:
+        for size in job.sizes:
+            for batch in job.batches:
+                for training in job.training:
+                    setting = Setting(device, size, batch, training)
+                    rows += _measure(job.models, setting, arch, rounds, literal)
+    counts = {
+        f'{h}x{w}': round(gflops(literal(arch), (h, w)), 2)
+        for h, w in dict.fromkeys(size for job in jobs for size in job.sizes)
+    }
+    return dict(arch=arch, **environment(device), rounds=rounds, gflops=counts, rows=rows)
+
+
+def _measure(
+    names: Sequence[str],
+    setting: Setting,
+    arch: str,
+    rounds: int,
+    literal: Callable[[str], nn.Module],
+) -> list[Row]:
+    rows: dict[str, Row] = {}
+    steps: dict[str, Step] = {}
+    size = f'{setting.size[0]}x{setting.size[1]}'
+    for name in names:
+        mode = 'training' if setting.training else 'inference'
+        row: Row = dict(model=_label(name), size=size, batch=setting.batch, mode=mode)
+        try:
+            step = _prepare(name, setting, arch, literal)
+            if step is None:
+                continue
+            step()
+            row['peak_mb'] = peak_memory(step, setting.device)
+            steps[name] = step
+        except RuntimeError as error:  # Shapes that do not fit, or out of memory.
+            row['error'] = str(error).splitlines()[0]
+        rows[name] = row
+    for name, seconds in time_interleaved(steps, setting.device, rounds).items():
+        rows[name] |= summary(seconds)
+    return list(rows.values())
+
+
+def _prepare(
+    name: str, setting: Setting, arch: str, literal: Callable[[str], nn.Module]
+) -> Step | None:
+    if name in BACKBONES:
+        return backbone_step(name, build_backbone(name, arch, literal), setting)
+    return config_step(name, setting)
+
+
+def _label(name: str) -> str:
+    return name if name in BACKBONES else Path(name.rpartition('::')[2]).stem
+
+
+def table(results: dict[str, Any]) -> str:
+    """Lay results out as Markdown, one table a setting, ratios against the literal baseline.
+
+    The share of the floor is the time that the operations would take at the rate of the
+    device's matrix product, over the measured time; a training step counts as three passes.
+    """
+    lines = [
+        f'{results["device"]}, {results["threads"]} threads, {results["precision"]}, torch '
+        f'{results["versions"]["torch"]}; matrix product {results["matmul_gflops"]:.0f} GFLOP/s; '
+        f'medians of {results["rounds"]}; CloFormer-{results["arch"]}; memory: {results["memory"]}.'
+    ]
+    settings = dict.fromkeys((r['mode'], r['size'], r['batch']) for r in results['rows'])
+    for mode, size, batch in settings:
+        rows = [
+            r for r in results['rows'] if (r['mode'], r['size'], r['batch']) == (mode, size, batch)
+        ]
+        base = next((r for r in rows if r['model'] == LITERAL and 'median_ms' in r), None)
+        passes = 3 if mode == 'training' else 1
+        floor = 1e3 * passes * batch * results['gflops'][size] / results['matmul_gflops']
+        lines += [
+            f'\n**{mode}, {size}, batch {batch}** (floor of CloFormer {floor:.0f} ms)\n',
+            '| model | median ms | fastest ms | images/s | times the literal | memory MB | share |',
+            '|---|---|---|---|---|---|---|',
+        ]
+        lines += [_line(row, base) for row in rows]
+    return '\n'.join(lines)
+
+
+def _line(row: Row, base: Row | None) -> str:
+    if 'error' in row:
+        return f'| {row["model"]} | {row["error"]} | | | | | |'
+    faster = f'{base["median_ms"] / row["median_ms"]:.2f}' if base else ''
+    memory = row['peak_mb']
+    share = f'{memory / base["peak_mb"]:.2f}' if base and memory is not None else ''
+    cells = (
+        row['model'],
+        f'{row["median_ms"]:.1f}',
+        f'{row["fastest_ms"]:.1f}',
+        f'{1e3 * row["batch"] / row["median_ms"]:.2f}',
+        faster,
+        '' if memory is None else f'{memory:.0f}',
+        share,
+    )
+    return f'| {" | ".join(cells)} |'
+
+
+def save(results: dict[str, Any], path: str | Path) -> None:
+    """Write results as JSON, one row a line."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = json.dumps({k: v for k, v in results.items() if k != 'rows'}, indent=1)[:-2]
+    rows = ',\n  '.join(json.dumps(row) for row in results['rows'])
+    path.write_text(f'{head},\n "rows": [\n  {rows}\n ]\n}}\n')

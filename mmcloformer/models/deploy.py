@@ -1,0 +1,129 @@
+"""The form for inference: affine steps around a convolution become part of its weights.
+
+Nothing is built anew and the forward pass stays the one of training: the modules of a backbone
+are changed where they stand. Outputs are equal but for rounding.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ..checkpoint import check_backbone_state
+from ..errors import CheckpointError, UserError
+
+if TYPE_CHECKING:
+    from .cloformer import CloFormer
+    from .layers import AttnConv, Block
+
+# The training form has it, whatever the arch; the deploy form folds it into the next weights.
+_FOLDED_KEY = 'stages.0.0.norm1.weight'
+_KEPT_KEY = 'stages.0.0.attn.proj.weight'
+
+
+class DeployError(UserError):
+    """A model cannot be turned into its form for inference as it stands."""
+
+
+def switch_to_deploy(model: nn.Module) -> int:
+    """Turn every CloFormer in a model into its form for inference, in place.
+
+    What stands around the backbones, BatchNorm in a neck or a head included, is left alone.
+
+    Args:
+        model: A detector, segmentor or classifier, or a backbone by itself, in evaluation mode
+            and with its weights loaded.
+
+    Returns:
+        The number of backbones found.
+
+    Raises:
+        DeployError: If a backbone is in training mode, or there is none.
+    """
+    from .cloformer import CloFormer
+
+    backbones = [module for module in model.modules() if isinstance(module, CloFormer)]
+    if not backbones:
+        raise DeployError(f'{type(model).__name__} holds no CloFormer to switch to deploy')
+    for backbone in backbones:
+        backbone.switch_to_deploy()
+    return len(backbones)
+
+
+@torch.no_grad()
+def fold_backbone(backbone: 'CloFormer') -> None:
+    """Fold all that can be folded exactly; the work of `CloFormer.switch_to_deploy`."""
+    stem = backbone.stem
+    for conv in (stem.conv1, stem.conv2, stem.conv3, stem.conv4):
+        _fold_batch_norm(conv)
+    for stage in backbone.stages:
+        for block in cast(Sequence['Block'], stage):
+            branches = cast(Sequence['AttnConv'], block.attn.local)
+            readers = [branch.qkv for branch in branches]
+            if block.attn.pooled is not None:
+                # Averages of an affine map are the affine map of the averages.
+                readers += [block.attn.pooled.q, block.attn.pooled.kv]
+            block.norm1 = _fold_affine(block.norm1, readers)
+            block.norm2 = _fold_affine(block.norm2, [block.ffn.fc1])
+            for branch in branches:
+                _scale(cast(nn.Conv2d, branch.gate[-1]), branch.scale)
+                branch.scale = 1.0
+            if isinstance(block.shortcut, nn.Sequential):
+                _fold_batch_norm(block.shortcut)
+
+
+def check_state(
+    module: 'CloFormer', state_dict: Mapping[str, Tensor], prefix: str, *args: Any
+) -> None:
+    """Refuse weights of the other form, then all that `check_backbone_state` refuses.
+
+    A pre-hook of `load_state_dict`.
+
+    Raises:
+        CheckpointError: If the weights are of the other form, or do not fill the backbone.
+    """
+    if prefix + _KEPT_KEY in state_dict:
+        of_training = prefix + _FOLDED_KEY in state_dict
+        if module.deployed and of_training:
+            raise CheckpointError(
+                'the checkpoint is of the training form and this CloFormer is in its deploy '
+                'form, nothing was loaded into it: load first, then call switch_to_deploy()'
+            )
+        if not module.deployed and not of_training:
+            raise CheckpointError(
+                'the checkpoint is of the deploy form, which cannot be trained, and this '
+                'CloFormer is in its training form, nothing was loaded into it: call eval() '
+                'and switch_to_deploy() before loading, or load the checkpoint it was made from'
+            )
+    check_backbone_state(module, state_dict, prefix, *args)
+
+
+def _fold_batch_norm(layers: nn.Sequential) -> None:
+    """Fold the BatchNorm that is second into the convolution that is first; its place stays
+    taken, so that the others keep their keys. Any other norm stays."""
+    conv, norm = cast(nn.Conv2d, layers[0]), layers[1]
+    if isinstance(norm, _BatchNorm):
+        layers[0] = fuse_conv_bn_eval(conv, norm)
+        layers[1] = nn.Identity()
+
+
+def _fold_affine(norm: nn.GroupNorm, readers: Sequence[nn.Conv2d]) -> nn.GroupNorm:
+    """Move a norm's affine pair into the 1x1 convolutions that alone read it."""
+    for conv in readers:
+        # 1x1 and unpadded: the shift reaches every position alike.
+        _bias(conv).add_(conv.weight.flatten(1) @ norm.bias)
+        conv.weight.mul_(norm.weight[:, None, None])
+    bare = nn.GroupNorm(norm.num_groups, norm.num_channels, norm.eps, affine=False)
+    return bare.train(norm.training)
+
+
+def _scale(conv: nn.Conv2d, factor: float) -> None:
+    conv.weight.mul_(factor)
+    _bias(conv).mul_(factor)
+
+
+def _bias(conv: nn.Conv2d) -> Tensor:
+    return cast(Tensor, conv.bias)  # Every convolution here has one.

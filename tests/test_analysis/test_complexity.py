@@ -1,0 +1,135 @@
+"""Parameters and multiply-adds, against the paper's, the host's and a formula."""
+
+import json
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmcloformer.analysis.complexity import PUBLISHED_GMACS, measure
+from mmcloformer.errors import UserError
+from mmcloformer.models import ARCHS
+from tests.conftest import ROOT
+
+SIZES = ('xxs', 'xs', 's')
+
+
+def ours(name):
+    return Config.fromfile(ROOT / 'configs' / f'{name}.py')
+
+
+def host(name, extra=''):
+    return Config.fromstring(f'_base_ = {name!r}\n{extra}', '.py')
+
+
+@pytest.mark.parametrize(
+    ('size', 'params', 'gmacs'),
+    [
+        ('xxs', 4_166_728, {(224, 224): 0.660, (512, 512): 3.870, (800, 1280): 21.02}),
+        ('xs', 7_172_216, {(224, 224): 1.219, (512, 512): 7.002, (800, 1280): 36.26}),
+        ('s', 12_345_576, {(224, 224): 2.169, (512, 512): 12.124, (800, 1280): 58.45}),
+    ],
+)
+def test_classifiers_and_their_backbones(size, params, gmacs):
+    for shape, expected in gmacs.items():
+        result = measure(ours(f'cloformer_{size}_imagenet'), shape)
+        assert result.parts['whole'].params == params
+        assert result.parts['backbone'].macs / 1e9 == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize('size', SIZES)
+def test_semantic_fpn_is_the_published(size):
+    name = f'semantic-fpn_cloformer_{size}_ade20k'
+    result = measure(ours(name))
+    assert result.shape == (512, 512)
+    assert result.parts['whole'].macs / 1e9 == pytest.approx(PUBLISHED_GMACS[name], rel=0.04)
+
+
+def test_both_attention_products_count():
+    arch = ARCHS['xxs-global']
+    cfg = ours('cloformer_xxs_imagenet')
+    cfg.model.backbone.arch = 'xxs-global'
+    height, width = 96, 160
+    expected = sum(
+        depth * 2 * dims * (height * width // stride**2) * (height * width // 32**2)
+        for depth, dims, stride in zip(arch.depths, arch.embed_dims, (4, 8, 16, 32))
+    )
+    assert measure(cfg, (height, width)).operators['attention'] == expected
+
+
+def test_a_hosts_network_has_its_known_cost():
+    result = measure(host('mmpretrain::resnet/resnet50_8xb32_in1k.py'))
+    assert result.parts['whole'].params == 25_557_032  # Both as torchvision documents them.
+    assert result.parts['whole'].macs / 1e9 == pytest.approx(4.09, abs=0.005)
+    assert result.operators['attention'] == 0
+
+
+UPERNET = 'mmseg::upernet/upernet_r18_4xb4-80k_ade20k-512x512.py'
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py',
+        'mmdet::detr/detr_r18_8xb2-500e_coco.py',
+        'mmseg::mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py',
+        UPERNET,
+    ],
+)
+def test_parts_make_up_the_whole(name):
+    result = measure(host(name), (128, 96))
+    whole = result.parts['whole']
+    rest = [part for name, part in result.parts.items() if name != 'whole']
+    assert whole.params == sum(part.params for part in rest)
+    assert whole.macs == sum(part.macs for part in rest) == sum(result.operators.values())
+    assert result.parts['backbone'].macs > 0
+    assert result.parts['head'].macs > 0
+
+
+def test_a_segmentor_sees_every_pixel_once():
+    slide = "model = dict(test_cfg=dict(mode='slide', crop_size=(64, 64), stride=(32, 32)))"
+    assert measure(host(UPERNET, slide), (128, 96)) == measure(host(UPERNET), (128, 96))
+
+
+def test_two_stages_pool_a_fixed_number_of_regions():
+    cfg = ours('mask-rcnn_cloformer_xxs_coco')
+    costs = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        result = measure(cfg, (128, 160))
+        assert result.regions == {
+            'roi_head.bbox_roi_extractor': 1000,
+            'roi_head.mask_roi_extractor': 100,
+        }
+        costs.append(result.parts)
+    assert costs[0] == costs[1]
+    assert cfg.model.test_cfg.rpn.nms.iou_threshold == 0.7
+    boxes = 1000 * (256 * 7 * 7 * 1024 + 1024 * 1024 + 1024 * (81 + 4 * 80))
+    assert result.operators['matrix product'] == boxes
+
+
+def test_other_configs_are_refused():
+    with pytest.raises(UserError, match='mmdet, mmseg, mmpretrain'):
+        measure(Config(dict(model=dict(type='A'), default_scope='mmpose')))
+
+
+def test_the_tool_prints_ours_beside_the_published(run_tool):
+    output = run_tool('complexity.py', ROOT / 'configs' / 'semantic-fpn_cloformer_xxs_ade20k.py')
+    for part in ('backbone', 'neck', 'head', 'whole'):
+        assert f'\n{part} ' in output
+    assert '3.870' in output
+    assert 'published                     25.2' in output
+    assert 'both products of attention' in output
+
+
+def test_the_tool_prints_json(run_tool):
+    output = run_tool(
+        'complexity.py', 'configs/cloformer_xxs_imagenet.py',
+        'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py', '--shape', 64, 96, '--json',
+    )  # fmt: skip
+    results, _ = json.JSONDecoder().raw_decode(output)  # Standard output holds nothing else.
+    assert list(results) == ['cloformer_xxs_imagenet', 'retinanet_r18_fpn_1x_coco']
+    assert results['cloformer_xxs_imagenet']['shape'] == [64, 96]
+    assert results['cloformer_xxs_imagenet']['parts']['whole']['params'] == 4_166_728
+    assert results['cloformer_xxs_imagenet']['published_gmacs'] is None
+    assert 'error: config nothing.py' in run_tool('complexity.py', 'nothing.py', code=1)

@@ -1,0 +1,39 @@
+import sys
+
+import pytest
+import torch
+
+from mmcloformer.benchmark.measure import gflops, peak_memory, summary, time_interleaved
+from tests.literal import LiteralCloFormer
+
+
+def test_runs_take_turns():
+    order = []
+    steps = {name: lambda name=name: order.append(name) for name in 'ab'}
+    seconds = time_interleaved(steps, 'cpu', rounds=3)
+    assert order == list('ababab')
+    assert all(len(times) == 3 and min(times) > 0 for times in seconds.values())
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='Linux alone tells the peak')
+def test_peak_memory_is_of_the_run_alone():
+    held = torch.ones(50_000_000)  # 200 MB that the run does not add.
+
+    def step():
+        return [torch.ones(25_000_000) for _ in range(2)]
+
+    for _ in range(2):  # What the first run freed must not hide the second's.
+        assert peak_memory(step, 'cpu') == pytest.approx(200, rel=0.1)
+    assert peak_memory(lambda: held.sum(), 'cpu') < 20
+
+
+@pytest.mark.parametrize(
+    ('arch', 'size', 'gmacs'),
+    [('xxs', (224, 224), 0.660), ('xs', (224, 224), 1.219), ('xs', (800, 1280), 36.26)],
+)
+def test_operations_are_those_of_the_network(arch, size, gmacs):
+    assert gflops(LiteralCloFormer(arch), size) == pytest.approx(2 * gmacs, rel=0.01)
+
+
+def test_summary():
+    assert summary([0.003, 0.001, 0.002]) == dict(median_ms=2.0, fastest_ms=1.0)

@@ -1,0 +1,194 @@
+"""Annotation files against config and images; every file is the generated set's, then broken."""
+
+import json
+
+import pytest
+from mmengine.config import Config
+
+from mmcloformer.datasets.coco_check import check_coco
+from mmcloformer.datasets.presence import check_data
+from mmcloformer.datasets.shapes import CLASSES
+from mmcloformer.errors import DataError
+from tests.conftest import ROOT
+
+TRAIN = 'annotations/instances_train2017.json'
+
+
+@pytest.fixture
+def cfg(shapes):
+    cfg = Config.fromfile(ROOT / 'configs/retinanet_cloformer_xs_custom.py')
+    for split in ('train', 'val', 'test'):
+        cfg[f'{split}_dataloader'].dataset.data_root = f'{shapes}/coco/'
+    return cfg
+
+
+@pytest.fixture
+def rewrite(cfg, shapes, tmp_path):
+    """Give the training set another annotation file."""
+
+    def rewrite(change, **layout):
+        content = json.loads((shapes / 'coco' / TRAIN).read_text())
+        change(content)
+        file = tmp_path / 'changed.json'
+        file.write_text(json.dumps(content, **layout))
+        cfg.train_dataloader.dataset.ann_file = str(file)
+
+    return rewrite
+
+
+def message(cfg, splits=('train', 'val')):
+    with pytest.raises(DataError) as error:
+        check_coco(cfg, splits)
+    return str(error.value)
+
+
+def test_good_data_pass(cfg):
+    check_coco(cfg, ('train', 'val'))
+    check_coco(cfg, ('test',))
+
+
+def test_a_misspelt_class(cfg):
+    cfg.train_dataloader.dataset.metainfo.classes = ('ring', 'sqare', 'star', 'triangle')
+    text = message(cfg)
+    assert 'no category is called sqare; there are ring, square, star, triangle' in text
+    assert 'instances_train2017.json (train_dataloader.dataset)' in text
+    assert 'instances_val2017.json' not in text
+
+
+def test_the_hosts_default_classes_are_not_taken_for_the_users(cfg):
+    del cfg.val_dataloader.dataset.metainfo
+    text = message(cfg)
+    assert '(val_dataloader.dataset): no category is called person, bicycle' in text
+    assert ', ...;' in text
+
+
+def test_another_order_of_classes_is_refused_since_the_host_would_swap_them(cfg):
+    from mmdet.registry import DATASETS
+
+    cfg.train_dataloader.dataset.metainfo.classes = CLASSES[::-1]
+    assert f'write them as {CLASSES}' in message(cfg)
+    labels = []
+    for classes in (CLASSES, CLASSES[::-1]):
+        cfg.train_dataloader.dataset.metainfo.classes = classes
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+        labels.append(
+            [instance['bbox_label'] for instance in dataset.get_data_info(0)['instances']]
+        )
+    assert labels[0] == labels[1]
+
+
+def test_a_part_of_the_categories_passes(cfg):
+    for split in ('train', 'val'):
+        cfg[f'{split}_dataloader'].dataset.metainfo.classes = CLASSES[1:3]
+    cfg.model.bbox_head.num_classes = 2
+    check_coco(cfg, ('train', 'val'))
+
+
+def test_one_class_without_a_comma(cfg):
+    cfg.train_dataloader.dataset.metainfo.classes = 'ring'
+    assert "classes is one string; write a tuple: ('ring',)" in message(cfg)
+
+
+@pytest.mark.parametrize('name', ['000000000002.png', 'sub/folder/000000000002.png'])
+def test_a_missing_image(cfg, rewrite, name):
+    def change(content):
+        content['images'][1]['file_name'] = name.replace('2', '9')
+
+    rewrite(change)
+    text = message(cfg)
+    assert '1 of 8 images are not in' in text
+    assert name.replace('2', '9') in text
+
+
+@pytest.mark.parametrize(('known', 'unknown'), [(1, '77'), ('one "1"', '"seventy 7"')])
+def test_annotations_of_an_unlisted_image(cfg, rewrite, known, unknown):
+    def change(content):
+        content['images'][0]['id'] = known
+        for annotation in content['annotations']:
+            if annotation['image_id'] == 1:
+                annotation['image_id'] = known
+        content['annotations'][-1]['image_id'] = json.loads(unknown)
+
+    rewrite(change)
+    assert f'images that it does not list, image_id {unknown}' in message(cfg)
+
+
+@pytest.mark.parametrize('layout', [dict(indent=2), dict(separators=(',', ':'))])
+def test_layout_and_lists_of_the_same_names_elsewhere_do_not_matter(cfg, rewrite, layout):
+    def change(content):
+        content['info'] = dict(images=[1], categories=[], note='"images": [')
+        content['images'][0]['categories'] = ['indoor']
+
+    rewrite(change, **layout)
+    check_coco(cfg, ('train',))
+
+
+@pytest.mark.parametrize('key', ['images', 'categories'])
+def test_a_file_in_another_format(cfg, rewrite, key):
+    rewrite(lambda content: content.pop(key))
+    assert f"not in COCO's format: it has no list of {key}" in message(cfg)
+
+
+def test_a_cut_off_file(cfg, shapes, tmp_path):
+    text = (shapes / 'coco' / TRAIN).read_text()
+    file = tmp_path / 'cut.json'
+    file.write_text(text[: text.index('"annotations"') - 30])
+    cfg.train_dataloader.dataset.ann_file = str(file)
+    assert "not in COCO's format" in message(cfg)
+
+
+def test_heads_of_another_number_of_classes(cfg):
+    cfg.model.bbox_head.num_classes = 80
+    text = message(cfg)
+    assert 'model.bbox_head.num_classes is 80, but train_dataloader.dataset has 4 classes' in text
+
+
+def test_heads_in_lists_are_found_and_objectness_is_none(cfg):
+    heads = [dict(num_classes=4), dict(num_classes=80)]
+    cfg.model.update(
+        rpn_head=dict(num_classes=1),
+        roi_head=dict(bbox_head=heads, semantic_head=dict(num_classes=183)),
+    )
+    text = message(cfg)
+    assert 'model.roi_head.bbox_head.1.num_classes is 80' in text
+    assert text.count('num_classes') == 1
+
+
+def test_wrapped_datasets_are_found(cfg):
+    broken = cfg.train_dataloader.dataset.copy()
+    broken.metainfo = dict(classes=('cube',))
+    whole = dict(type='ConcatDataset', datasets=[cfg.train_dataloader.dataset, broken])
+    cfg.train_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=whole)
+    assert 'no category is called cube' in message(cfg)
+
+
+def test_other_back_ends_and_other_formats_are_left_to_the_host(cfg):
+    cfg.train_dataloader.dataset.data_root = 's3://bucket/'
+    cfg.val_dataloader.dataset.update(type='VOCDataset', ann_file='absent.txt')
+    check_coco(cfg, ('train', 'val'))
+    cfg.default_scope = 'mmpretrain'
+    cfg.model = dict(head=dict(num_classes=3))
+    check_coco(cfg, ('train', 'val'))
+
+
+def test_a_presence_check_goes_on_to_this_one(cfg):
+    cfg.model.bbox_head.num_classes = 80
+    with pytest.raises(DataError, match='num_classes is 80'):
+        check_data(cfg, ('train', 'val'))
+
+
+def test_the_hosts_own_configs_agree_with_their_classes():
+    """So that the check stops nobody's training; panoptic and grounding models are the edge."""
+    for name in (
+        'retinanet/retinanet_r50_fpn_1x_coco.py',
+        'htc/htc_r50_fpn_1x_coco.py',
+        'cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py',
+        'mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic.py',
+        'panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py',
+        'grounding_dino/grounding_dino_swin-t_finetune_16xb2_1x_coco.py',
+        'pascal_voc/faster-rcnn_r50_fpn_1x_voc0712.py',
+        'seesaw_loss/mask-rcnn_r50_fpn_seesaw-loss_random-ms-2x_lvis-v1.py',
+    ):
+        cfg = Config.fromstring(f"_base_ = 'mmdet::{name}'", '.py')
+        cfg.train_dataloader.dataset.backend_args = dict(backend='petrel')  # No files here.
+        check_coco(cfg, ('train',))

@@ -1,0 +1,42 @@
+import pytest
+import torch
+
+from mmcloformer.launch import base_parser, load_config
+from tests.conftest import ROOT
+
+
+def load(name, *args):
+    parser = base_parser('')
+    return load_config(parser.parse_args([str(ROOT / 'configs' / f'{name}.py'), *args]))
+
+
+def norm_types(node):
+    children = node.values() if isinstance(node, dict) else node
+    for child in children:
+        if isinstance(child, (dict, list, tuple)):
+            yield from norm_types(child)
+    if isinstance(node, dict) and isinstance(node.get('norm_cfg'), dict):
+        yield node['norm_cfg']['type']
+
+
+@pytest.mark.parametrize(('has_gpu', 'expected'), [(True, 'SyncBN'), (False, 'BN')])
+def test_norms_are_synchronised_on_gpus_only(monkeypatch, has_gpu, expected):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: has_gpu)
+    cfg = load('upernet_cloformer_xs_ade20k')
+    assert list(norm_types(cfg.model)) == [expected, expected]
+    assert cfg.sync_bn == ('torch' if has_gpu else None)
+
+
+def test_mmpretrains_loaders_are_complete():
+    """Its configs leave to its tools what a loader needs."""
+    cfg = load('cloformer_xs_imagenet', '--cfg-options', 'val_dataloader.num_workers=0')
+    for split in ('train', 'val', 'test'):
+        assert cfg[f'{split}_dataloader'].collate_fn.type == 'default_collate'
+    assert cfg.train_dataloader.persistent_workers
+    assert not cfg.val_dataloader.persistent_workers
+    assert 'collate_fn' not in load('retinanet_cloformer_xs_coco').train_dataloader
+
+
+def test_the_work_dir_is_named_after_the_config():
+    assert load('cloformer_xs_imagenet').work_dir == 'work_dirs/cloformer_xs_imagenet'
+    assert load('cloformer_xs_imagenet', '--work-dir', 'here').work_dir == 'here'

@@ -1,0 +1,160 @@
+import copy
+
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmcloformer import CloFormer
+from mmcloformer.errors import CheckpointError
+from mmcloformer.models.deploy import DeployError, switch_to_deploy
+
+SEVERAL_BRANCHES = dict(
+    embed_dims=[16, 32, 48, 64],
+    depths=[1, 2, 1, 1],
+    num_heads=[4, 4, 6, 8],
+    group_splits=[[1, 1, 2], [2, 0, 2], [0, 3, 3], [4, 4, 0]],
+    kernel_sizes=[[5, 3], [7, 3], [7, 5], [9, 3]],
+    drop_path_rate=0.0,
+)
+
+
+def trained(arch=SEVERAL_BRANCHES, **kwargs):
+    """A backbone whose affine pairs and running statistics are not those of the start."""
+    torch.manual_seed(0)
+    backbone = CloFormer(arch, **kwargs)
+    for module in backbone.modules():
+        if isinstance(module, (_BatchNorm, nn.GroupNorm)):
+            nn.init.normal_(module.weight, 1.0, 0.2)
+            nn.init.normal_(module.bias, 0.0, 0.2)
+        if isinstance(module, _BatchNorm):
+            nn.init.normal_(module.running_mean, 0.0, 0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return backbone.eval()
+
+
+def deployed(backbone):
+    other = copy.deepcopy(backbone)
+    other.switch_to_deploy()
+    return other
+
+
+@torch.no_grad()
+def assert_equal_outputs(a, b, image):
+    for out, expected in zip(a(image), b(image)):
+        assert (out - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize('size', [(64, 64), (65, 97), (1, 1)])
+@pytest.mark.parametrize('arch', ['xxs', 'xs', SEVERAL_BRANCHES])
+def test_outputs_stay(arch, size):
+    backbone = trained(arch)
+    assert_equal_outputs(deployed(backbone), backbone, torch.randn(2, 3, *size))
+
+
+def test_other_norms_stay():
+    backbone = trained(norm_cfg=dict(type='GN', num_groups=2))
+    other = deployed(backbone)
+    assert isinstance(other.stem.conv1[1], nn.GroupNorm)
+    assert_equal_outputs(other, backbone, torch.randn(2, 3, 64, 64))
+
+
+def test_state_dict_of_the_deploy_form():
+    backbone = trained()
+    before = backbone.state_dict()
+    after = deployed(backbone).state_dict()
+    gone = before.keys() - after.keys()
+    assert after.keys() < before.keys()
+    batch_norms = [n for n, m in backbone.named_modules() if isinstance(m, _BatchNorm)]
+    block_norms = [n for n, _ in backbone.named_modules() if n.endswith(('.norm1', '.norm2'))]
+    assert len(batch_norms) == 4 + 3
+    assert {key.rpartition('.')[0] for key in gone} == {*batch_norms, *block_norms}
+    assert all(after[key].shape == before[key].shape for key in after)
+
+
+def test_twice_is_once():
+    backbone = deployed(trained())
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        once = backbone(image)
+        backbone.switch_to_deploy()
+        assert all(map(torch.equal, backbone(image), once))
+
+
+def test_refused_in_training_mode():
+    backbone = trained().train()
+    before = copy.deepcopy(backbone.state_dict())
+    with pytest.raises(DeployError, match=r'call eval\(\)'):
+        backbone.switch_to_deploy()
+    assert not backbone.deployed
+    assert before.keys() == backbone.state_dict().keys()
+
+
+def test_forms_do_not_take_each_others_weights():
+    training = trained()
+    deploy = deployed(training)
+    before = copy.deepcopy(deploy.state_dict())
+    with pytest.raises(CheckpointError, match=r'load first, then call switch_to_deploy'):
+        deploy.load_state_dict(training.state_dict(), strict=False)
+    assert all(torch.equal(before[key], value) for key, value in deploy.state_dict().items())
+    with pytest.raises(CheckpointError, match=r'switch_to_deploy\(\) before loading'):
+        training.load_state_dict(deploy.state_dict(), strict=False)
+
+
+def test_saved_deploy_form_loads_into_a_deploy_form(tmp_path):
+    source, target = deployed(trained()), deployed(CloFormer(SEVERAL_BRANCHES).eval())
+    torch.save(source.state_dict(), tmp_path / 'deploy.pth')
+    target.load_state_dict(torch.load(tmp_path / 'deploy.pth', weights_only=True))
+    assert_equal_outputs(target, source, torch.randn(1, 3, 64, 64))
+
+
+def test_whole_detector_keeps_what_is_not_the_backbone():
+    from mmdet.registry import MODELS
+
+    init_default_scope('mmdet')
+    model = MODELS.build(
+        dict(
+            type='RetinaNet',
+            backbone=dict(type='CloFormer', arch=SEVERAL_BRANCHES),
+            neck=dict(
+                type='FPN',
+                in_channels=[16, 32, 48, 64],
+                out_channels=16,
+                num_outs=5,
+                norm_cfg=dict(type='BN'),
+            ),
+            bbox_head=dict(
+                type='RetinaHead',
+                num_classes=3,
+                in_channels=16,
+                feat_channels=16,
+                stacked_convs=1,
+                anchor_generator=dict(
+                    type='AnchorGenerator',
+                    octave_base_scale=4,
+                    scales_per_octave=3,
+                    ratios=[1.0],
+                    strides=[4, 8, 16, 32, 64],
+                ),
+                bbox_coder=dict(type='DeltaXYWHBBoxCoder'),
+            ),
+        )
+    )
+    model.backbone = trained()
+    neck = copy.deepcopy(model.neck.state_dict())
+    image = torch.randn(1, 3, 96, 64)
+    with torch.no_grad():
+        expected = model.eval()(image, mode='tensor')
+        assert switch_to_deploy(model) == 1
+        found = model(image, mode='tensor')
+    assert all(torch.equal(neck[key], value) for key, value in model.neck.state_dict().items())
+    assert not any(isinstance(m, _BatchNorm) for m in model.backbone.modules())
+    for levels, expected_levels in zip(found, expected):
+        for a, b in zip(levels, expected_levels):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_model_without_the_backbone():
+    with pytest.raises(DeployError, match='no CloFormer'):
+        switch_to_deploy(nn.Sequential(nn.Conv2d(3, 3, 1)).eval())

@@ -1,0 +1,53 @@
+"""The benchmark as a user runs it, on images so small that it takes seconds."""
+
+import json
+
+from tests.conftest import ROOT
+
+
+def measure(run_tool, folder, *args):
+    out = folder / 'results.json'
+    printed = run_tool('benchmark.py', '--arch', 'xxs', '--rounds', 2, '--out', out, *args)
+    return json.loads(out.read_text()), printed
+
+
+def test_backbones(run_tool, tmp_path):
+    models = ('literal', 'training form', 'deploy form', 'PVTv2-B0', 'EfficientFormer-L1')
+    results, printed = measure(run_tool, tmp_path, '--sizes', 64, '64x96', '--models', *models)
+
+    assert results['threads'] >= 1
+    assert results['matmul_gflops'] > 0
+    assert results['versions']['torch']
+    rows = {(row['model'], row['size'], row['mode']): row for row in results['rows']}
+    # The deploy form does not train; EfficientFormer takes no other size than 224x224.
+    assert len(rows) == 2 * (5 + 4)
+    for (model, _, _), row in rows.items():
+        assert ('error' in row) == (model == 'EfficientFormer-L1')
+        if 'error' not in row:
+            assert row['fastest_ms'] <= row['median_ms']
+    for mode in ('inference', 'training'):
+        base, ours = rows['literal', '64x64', mode], rows['training form', '64x64', mode]
+        assert f'| {base["median_ms"] / ours["median_ms"]:.2f} |' in printed
+
+
+def test_whole_models(run_tool, tmp_path):
+    names = ('retinanet_cloformer_xxs_coco', 'cloformer_xxs_imagenet')
+    paths = [ROOT / 'configs' / f'{name}.py' for name in names]
+    results, printed = measure(run_tool, tmp_path, '--sizes', 64, '--models', *paths)
+    found = {(row['model'], row['mode']) for row in results['rows']}
+    assert found == {(name, mode) for name in names for mode in ('inference', 'training')}
+    assert all(row['median_ms'] > 0 for row in results['rows'])
+    assert all(name in printed for name in names)
+
+
+def test_growth_is_drawn(run_tool, tmp_path):
+    plot = tmp_path / 'growth.png'
+    results, _ = measure(run_tool, tmp_path, '--sizes', 32, 64, '--growth', plot)
+    assert {row['model'] for row in results['rows']} == {'literal', 'deploy form'}
+    assert {row['mode'] for row in results['rows']} == {'inference'}
+    assert plot.read_bytes().startswith(b'\x89PNG')
+
+
+def test_no_gpu_is_said(run_tool, tmp_path):
+    out = run_tool('benchmark.py', '--device', 'cuda', '--out', tmp_path / 'x.json', code=1)
+    assert 'finds no GPU' in out
