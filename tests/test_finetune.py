@@ -44,6 +44,24 @@ def test_every_piece_runs_in_one_training(run_tool, shapes, tmp_path):
     assert 'coco/bbox_mAP:' in output
 
 
+@pytest.mark.parametrize('frozen_stages', range(4))
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+def test_frozen_stages_leave_the_others_gradients_as_they_are(frozen_stages, memory_format):
+    images = torch.randn(2, 3, 64, 64).to(memory_format=memory_format)
+    free = CloFormer('xxs', norm_eval=True).train()
+    frozen = CloFormer('xxs', norm_eval=True, frozen_stages=frozen_stages).train()
+    frozen.load_state_dict(free.state_dict())
+    for backbone in (free, frozen):
+        sum(out.square().mean() for out in backbone(images)).backward()
+    assert images.grad is None
+    expected = dict(free.named_parameters())
+    for name, parameter in frozen.named_parameters():
+        if parameter.requires_grad:
+            torch.testing.assert_close(parameter.grad, expected[name].grad)
+        else:
+            assert parameter.grad is None
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU can do it')
 def test_mixed_precision_on_a_cpu_is_refused(run_tool, shapes, tmp_path):
     for setting in (['--amp'], ['--cfg-options', 'optim_wrapper.type=AmpOptimWrapper']):

@@ -28,8 +28,8 @@ def check_coco(cfg: Config, splits: Sequence[str]) -> None:
     The files and folders themselves must be there (`check_data`). Those on other back ends, and
     formats that mmdet's `CocoDataset` does not read, are left to the host.
 
-    A file is not parsed as a whole, since the host will do that, and COCO's takes it half a
-    minute: the lists of categories and images are, and the annotations' image ids picked out.
+    A file is not parsed as a whole, which the host will do and which takes ten times as long for
+    COCO's: the lists of categories and images are, and the annotations' image ids picked out.
 
     Args:
         cfg: The whole config; nothing happens unless its host is mmdet.

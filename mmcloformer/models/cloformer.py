@@ -169,8 +169,8 @@ class CloFormer(BaseModule, LayerDepthMixin):
         for stage in range(self.out_indices[-1] + 1):
             *blocks, last = self._blocks(stage)
             if stage == self.frozen_stages and self.training:
-                # In channels_last torch's GroupNorm crashes in the backward pass (2.11.0) unless
-                # its input has a gradient, which nothing before has.
+                # Nothing before has a gradient, and without one for its input the backward pass of
+                # torch's GroupNorm crashes in channels_last (2.11.0, CPU).
                 x = x.requires_grad_()
             for block in blocks:
                 x = block(x)

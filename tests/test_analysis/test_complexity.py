@@ -12,6 +12,8 @@ from mmcloformer.models import ARCHS
 from tests.conftest import ROOT
 
 SIZES = ('xxs', 'xs', 's')
+# tools/complexity.py CONFIG... --json > benchmarks/complexity.json
+COMMITTED = json.loads((ROOT / 'benchmarks' / 'complexity.json').read_text())
 
 
 def ours(name):
@@ -106,6 +108,23 @@ def test_two_stages_pool_a_fixed_number_of_regions():
     assert cfg.model.test_cfg.rpn.nms.iou_threshold == 0.7
     boxes = 1000 * (256 * 7 * 7 * 1024 + 1024 * 1024 + 1024 * (81 + 4 * 80))
     assert result.operators['matrix product'] == boxes
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        pytest.param(name, marks=[] if 'imagenet' in name else pytest.mark.slow)
+        for name in sorted(COMMITTED)
+    ],
+)
+def test_the_committed_figures_are_these(name):
+    result = json.loads(json.dumps(measure(ours(name)).to_dict()))
+    assert COMMITTED[name] == {**result, 'published_gmacs': PUBLISHED_GMACS.get(name)}
+
+
+def test_the_tables_experiments_are_committed():
+    for model in ('retinanet_{}_coco', 'mask-rcnn_{}_coco', 'semantic-fpn_{}_ade20k'):
+        assert {model.format(f'cloformer_{size}') for size in SIZES} <= COMMITTED.keys()
 
 
 def test_other_configs_are_refused():
