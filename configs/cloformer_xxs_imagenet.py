@@ -9,7 +9,6 @@
 # or cutmix 1.0 at even odds, label smoothing 0.1, bicubic, test crop 224 / 256 = 0.875, clip 5.0,
 # weight decay 0.05 except on 1-d parameters and biases. Not here: the released settings' colour
 # jitter 0.4, which timm leaves out when it is given a rand-augment.
-# The released code runs mixed precision by default: add --amp.
 _base_ = 'mmpretrain::swin_transformer/swin-tiny_16xb64_in1k.py'
 custom_imports = dict(imports=['mmcloformer'], allow_failed_imports=False)
 
