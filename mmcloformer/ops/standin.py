@@ -35,9 +35,7 @@ stands in only for those that torchvision or plain torch can serve.
 To have them all, build mmcv (about 40 minutes; torch, setuptools, wheel and a C++ compiler have \
 to be there first; `mmcv==2.1.0` in place of `onedl-mmcv` on the upstream stack):
     MMCV_WITH_OPS=1 pip install --no-build-isolation --no-cache-dir --no-deps --force-reinstall \
-onedl-mmcv
-or, on the upstream stack, install an older torch that mmcv has wheels for, then: \
-mim install mmcv"""
+onedl-mmcv"""
 
 
 class MissingOpError(UserError, NotImplementedError):
