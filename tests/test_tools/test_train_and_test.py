@@ -10,6 +10,7 @@ import mmdet
 import pytest
 import torch
 
+from mmcloformer.checkpoint import read_checkpoint
 from tests import released
 from tests.conftest import ROOT, coco_options
 
@@ -39,7 +40,7 @@ def trained(run_tool, options, tmp_path_factory):
 
 
 def test_training_leaves_a_checkpoint_that_reads_safely(trained):
-    checkpoint = torch.load(trained / 'epoch_1.pth', weights_only=False)
+    checkpoint = read_checkpoint(trained / 'epoch_1.pth')
     assert checkpoint['meta']['iter'] == 2
     assert any(key.startswith('backbone.stem') for key in checkpoint['state_dict'])
 
@@ -54,7 +55,7 @@ def test_resume_goes_on_where_it_stopped(run_tool, options, trained, tmp_path):
         )  # fmt: skip
         assert 'resumed epoch: 1, iter: 2' in output
         assert 'Epoch(train) [1]' not in output
-        meta = torch.load(Path(work_dir) / 'epoch_2.pth', weights_only=False)['meta']
+        meta = read_checkpoint(Path(work_dir) / 'epoch_2.pth')['meta']
         assert (meta['epoch'], meta['iter']) == (2, 4)
 
 
