@@ -19,6 +19,8 @@ def cfg(shapes):
     cfg = Config.fromfile(ROOT / 'configs/retinanet_cloformer_xs_custom.py')
     for split in ('train', 'val', 'test'):
         cfg[f'{split}_dataloader'].dataset.data_root = f'{shapes}/coco/'
+    for split in ('val', 'test'):
+        cfg[f'{split}_evaluator'].ann_file = f'{shapes}/coco/annotations/instances_val2017.json'
     return cfg
 
 
