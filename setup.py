@@ -21,6 +21,18 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['mmcloformer', 'mmcloformer.*']),
+    # Links to the top-level folders, where mim and `_base_ = 'mmcloformer::...'` look.
+    package_data={
+        'mmcloformer': [
+            '.mim/model-index.yml',
+            '.mim/configs/*.yml',
+            '.mim/configs/*.py',
+            '.mim/configs/demo/*.py',
+            '.mim/tools/*',
+        ]
+    },
+    # These two measure and demonstrate the repository: they need its tests and its configs.
+    exclude_package_data={'mmcloformer': ['.mim/tools/benchmark.py', '.mim/tools/demo_all.py']},
     python_requires='>=3.10',
     # The two host stacks install the same folders, so neither may be pulled in over the other:
     # choose one as an extra.

@@ -78,7 +78,9 @@ def backbone_step(name: str, model: nn.Module, setting: Setting) -> Step | None:
     model.to(setting.device).train(setting.training)
     if name in OURS and not setting.training and name != 'training form':
         switch_to_deploy(model)
-    forward: Callable[[Tensor], Any] = torch.compile(model) if name == 'compiled' else model
+    forward: Callable[[Tensor], Any] = model
+    if name == 'compiled':  # Freezing makes constants of the weights and lays them out anew.
+        forward = torch.compile(model, options=dict(freezing=not setting.training))
     image = torch.randn(setting.batch, 3, *setting.size, device=setting.device)
     if setting.device == 'cuda':  # For everybody: half precision convolves in it.
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
