@@ -1,0 +1,61 @@
+#!/usr/bin/env python
+"""Draw what each stage's local and global branch see in an image, and their frequencies."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from mmcloformer import CloFormer
+from mmcloformer.analysis.perception import draw, view
+from mmcloformer.errors import UserError
+from mmcloformer.launch import exit_on_user_error
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint of that config, or of its backbone alone')
+    parser.add_argument('image', help='image file; the network sees it at its own size')
+    parser.add_argument('--out', required=True, help='picture to write')
+    args = parser.parse_args()
+
+    if not Path(args.config).is_file():
+        raise UserError(f'config {args.config} does not exist')
+    cfg = Config.fromfile(args.config)
+    backbone = build_backbone(cfg.model.backbone, args.checkpoint)
+    image = read_image(args.image)
+    figure = draw(view(backbone, normalise(image, cfg)), image)
+    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(args.out, dpi=150)
+    print(args.out)
+
+
+def build_backbone(cfg: ConfigDict, checkpoint: str) -> CloFormer:
+    backbone = MODELS.build({**cfg, 'init_cfg': dict(type='Pretrained', checkpoint=checkpoint)})
+    if not isinstance(backbone, CloFormer):
+        raise UserError(f'the backbone of the config is {cfg.type}, not CloFormer')
+    backbone.init_weights()
+    return backbone.eval()
+
+
+def read_image(path: str) -> NDArray[np.uint8]:
+    try:
+        return np.array(Image.open(path).convert('RGB'))
+    except (FileNotFoundError, UnidentifiedImageError) as error:
+        raise UserError(f'{path} is no image that can be read ({error})') from error
+
+
+def normalise(image: NDArray[np.uint8], cfg: Config) -> torch.Tensor:
+    preprocessor = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
+    mean, std = (torch.tensor(preprocessor[key])[:, None, None] for key in ('mean', 'std'))
+    return ((torch.from_numpy(image).permute(2, 0, 1) - mean) / std)[None]
+
+
+if __name__ == '__main__':
+    exit_on_user_error(main)
