@@ -1,6 +1,9 @@
 """The benchmark as a user runs it, on images so small that it takes seconds."""
 
 import json
+import re
+
+import pytest
 
 from tests.conftest import ROOT
 
@@ -51,3 +54,22 @@ def test_growth_is_drawn(run_tool, tmp_path):
 def test_no_gpu_is_said(run_tool, tmp_path):
     out = run_tool('benchmark.py', '--device', 'cuda', '--out', tmp_path / 'x.json', code=1)
     assert 'finds no GPU' in out
+
+
+@pytest.mark.parametrize('page', ['README.md', 'docs/speed.md'])
+def test_the_printed_table_is_the_committed_result(page):
+    results = json.loads((ROOT / 'benchmarks/cpu.json').read_text())
+    measured = {(row['model'], row['size'], row['mode']): row for row in results['rows']}
+    lines = [line.split('|')[1:-1] for line in (ROOT / page).read_text().splitlines()]
+    table = [[cell.strip() for cell in line] for line in lines]
+    (models,) = [line[1:] for line in table if line[:1] == ['xs, float32']]
+    compared = 0
+    for label, *cells in (line for line in table if line):
+        if kind := re.fullmatch(r'(inference|training) (\d+x\d+), (ms|MB)', label):
+            mode, size, unit = kind.groups()
+            field = dict(ms='median_ms', MB='peak_mb')[unit]
+            for model, cell in zip(models, cells):
+                row = measured.get((model, size, mode))
+                assert cell == (f'{row[field]:.0f}' if row else '')
+                compared += 1
+    assert compared == 8 * len(models)
