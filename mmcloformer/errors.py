@@ -6,8 +6,12 @@ class UserError(RuntimeError):
 
 
 class CheckpointError(UserError):
-    """A checkpoint is missing, damaged, untrusted, or of another model."""
+    """A checkpoint is missing, damaged, untrusted, of another model, or cannot be saved."""
 
 
 class DataError(UserError):
     """A data set is not where the config says, or not what it says."""
+
+
+class DivergenceError(UserError):
+    """A loss or a weight became NaN or infinite in training."""

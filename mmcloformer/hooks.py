@@ -1,14 +1,16 @@
 """Hooks that the tools add to the host's Runner."""
 
+import math
 from typing import Any
 
+import numpy as np
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, set_random_seed
 
-from .checkpoint import get_state_dict
-from .errors import CheckpointError
+from .checkpoint import check_whole_state, get_state_dict
+from .errors import DivergenceError
 
 
 @HOOKS.register_module()
@@ -29,16 +31,82 @@ class WholeCheckpointHook(Hook):
             CheckpointError: If keys or shapes differ; names the first few.
         """
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        own = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-        state_dict = get_state_dict(checkpoint, 'the checkpoint')
-        given = {key: tuple(value.shape) for key, value in state_dict.items()}
-        wrong = sorted(key for key in own.keys() | given.keys() if own.get(key) != given.get(key))
-        if wrong:
-            listed = '; '.join(
-                f'{key}: model {own.get(key, "has none")}, checkpoint {given.get(key, "has none")}'
-                for key in wrong[:5]
+        check_whole_state(model, get_state_dict(checkpoint, 'the checkpoint'))
+
+
+@HOOKS.register_module()
+class FiniteLossHook(Hook):
+    """Stop training at the first loss that is NaN or infinite, and save no such weights.
+
+    Every iteration is looked at, and no GPU waited for: the host's RuntimeInfoHook has the
+    losses on the CPU already. mmdet's CheckInvalidLossHook looks every 50 iterations, saves
+    whatever the weights are, and is not there for the other hosts.
+    """
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Note which checkpoint is saved by now."""
+        self.last_checkpoint = runner.message_hub.runtime_info.get('last_ckpt', 'none yet')
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Look at the losses.
+
+        Raises:
+            DivergenceError: If one is not finite; names the iteration, the losses, the last
+                checkpoint, and what to try.
+        """
+        scalars = runner.message_hub.log_scalars
+        losses = {
+            name: scalars[f'train/{name}'].current()
+            for name in outputs
+            if 'loss' in name and f'train/{name}' in scalars
+        }
+        if not all(map(math.isfinite, losses.values())):
+            listed = ', '.join(f'{name} {value:.4g}' for name, value in losses.items())
+            raise self._error(f'the loss of iteration {runner.iter + 1} is not finite ({listed})')
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Look at the weights, which the step after a finite loss can spoil.
+
+        Raises:
+            DivergenceError: If one is not finite, as above.
+        """
+        spoilt = [
+            name for name, weight in runner.model.named_parameters() if not weight.isfinite().all()
+        ]
+        if spoilt:
+            raise self._error(
+                f'{len(spoilt)} weights are not finite, first {spoilt[0]}; they were not saved'
             )
-            raise CheckpointError(
-                f'the checkpoint is not of this config: {len(wrong)} of {len(own)} tensors '
-                f'differ ({listed}). Use the config it was trained with.'
-            )
+
+    def _error(self, what: str) -> DivergenceError:
+        return DivergenceError(
+            f'{what}. Last checkpoint before it: {self.last_checkpoint}. Try a lower learning '
+            f'rate (optim_wrapper.optimizer.lr) or a longer warm-up, gradient clipping '
+            f'(optim_wrapper.clip_grad.max_norm), with --amp optim_wrapper.dtype=bfloat16. '
+            f'--resume restores the learning rate as it was; to lower it, start from the '
+            f'checkpoint by --cfg-options load_from=CHECKPOINT.'
+        )
+
+
+@HOOKS.register_module()
+class ReseedHook(Hook):
+    """Make random numbers a function of the seed and the iteration.
+
+    The host saves no generator's state, so a resumed run would draw other drop paths, proposals
+    and mixtures than an undisturbed one. Augmentations drawn in workers are out of reach: those
+    are the same again at the start of an epoch with `persistent_workers=False`.
+    """
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Seed what is drawn before the first batch is there."""
+        self._reseed(runner)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Seed what the model draws."""
+        self._reseed(runner)
+
+    def _reseed(self, runner: Runner) -> None:
+        sequence = np.random.SeedSequence([runner.seed, runner.iter])
+        set_random_seed(int(sequence.generate_state(1)[0]))

@@ -1,9 +1,11 @@
 """What `tools/train.py` and `tools/test.py` share: from a command line to the host's Runner."""
 
 import argparse
+import errno
 import os
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from .checkpoint.saving import save_whole_files
 from .errors import UserError
 
 
@@ -53,11 +56,19 @@ def load_config(args: argparse.Namespace) -> Config:
     if not torch.cuda.is_available():
         cfg.sync_bn = None
         _replace_sync_bn(cfg.model)
-        if args.launcher == 'pytorch':
+        if args.launcher in ('pytorch', 'slurm'):
             _distribute_on_cpu(cfg)
     if cfg.get('default_scope') == 'mmpretrain':
         _complete_mmpretrain_loaders(cfg)
     return cfg
+
+
+def guard_training(cfg: Config) -> None:
+    """Have the Runner save checkpoints whole or not at all, stop at a loss that is not finite,
+    and draw the same random numbers when it resumes."""
+    save_whole_files()
+    hooks = [dict(type='FiniteLossHook'), dict(type='ReseedHook')]
+    cfg.custom_hooks = [*cfg.get('custom_hooks', []), *hooks]
 
 
 def require_whole_checkpoint(cfg: Config) -> None:
@@ -71,11 +82,16 @@ def build_runner(cfg: Config) -> Runner:
 
 
 def exit_on_user_error(main: Callable[[], None]) -> None:
-    """Run a tool; print a `UserError` as one message and exit with 1, without a traceback."""
+    """Run a tool; print a `UserError` or that the disk is full as one message and exit with 1,
+    without a traceback."""
     try:
         main()
     except UserError as error:
         sys.exit(f'error: {error}')
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        sys.exit(f'error: {error}. Make room and run this again, a training with --resume.')
 
 
 def _replace_sync_bn(node: Any) -> None:
@@ -90,11 +106,24 @@ def _replace_sync_bn(node: Any) -> None:
 
 
 def _distribute_on_cpu(cfg: Config) -> None:
-    """Join torchrun's processes by gloo; mmengine's own start takes a GPU for granted."""
+    """Join the launcher's processes by gloo; mmengine's own start takes a GPU for granted."""
+    if cfg.launcher == 'slurm':
+        _read_slurm(os.environ)
     torch.distributed.init_process_group('gloo')
     cfg.model_wrapper_cfg = dict(
         type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None
     )
+
+
+def _read_slurm(env: MutableMapping[str, str]) -> None:
+    """Tell torch what srun said; as in mmengine, the job's first node is the master."""
+    env.update(
+        RANK=env['SLURM_PROCID'], WORLD_SIZE=env['SLURM_NTASKS'], LOCAL_RANK=env['SLURM_LOCALID']
+    )
+    env.setdefault('MASTER_PORT', '29500')
+    if 'MASTER_ADDR' not in env:
+        nodes = ['scontrol', 'show', 'hostnames', env['SLURM_NODELIST']]
+        env['MASTER_ADDR'] = subprocess.check_output(nodes, text=True).split()[0]
 
 
 def _complete_mmpretrain_loaders(cfg: Config) -> None:

@@ -1,11 +1,17 @@
 """What README and docs/ tell people to type and to open is there."""
 
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from tests import released
 from tests.conftest import ROOT
 
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -47,3 +53,48 @@ def test_options_are_those_of_the_tools(page):
             parser = (ROOT / 'tools' / PARSERS.get(tools[0], tools[0])).read_text()
             options = {word.partition('=')[0] for word in words if word.startswith('--')}
             assert {o for o in options if f"'{o}'" not in parser + shared} == set(), words
+
+
+# On two images, so that twelve epochs take a minute.
+SHORT = {
+    'train.py': [
+        'train_dataloader.dataset.indices=2',
+        'val_dataloader.dataset.indices=2',
+        'train_cfg.val_interval=12',
+    ],
+    'test.py': ['test_dataloader.dataset.indices=2'],
+}
+# Left to other tests: what starts several processes, and what measures for half an hour.
+ELSEWHERE = {'benchmark.py', *PARSERS}
+
+
+@pytest.mark.slow
+def test_commands_run_one_after_another(real_data, shapes, tmp_path):
+    """As on a machine where the data are in place: README, then getting started, then the rest."""
+    for name in ('configs', 'tools'):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / 'data').mkdir()
+    for name in ('coco', 'ade', 'imagenet'):
+        (tmp_path / 'data' / name).symlink_to(real_data / name)
+    (tmp_path / 'data/shapes').symlink_to(shapes)
+    (tmp_path / 'photos').mkdir()
+    shutil.copy(next((real_data / 'coco/val2017').iterdir()), tmp_path / 'photos/one.jpg')
+    torch.save(dict(model=released.state_dict('xs')), tmp_path / 'cloformer_xs.pth')
+
+    ran = []
+    for page in (ROOT / 'README.md', ROOT / 'docs/start.md', *PAGES):
+        for words in commands(page):
+            tool = words[0].removeprefix('tools/')
+            if not words[0].startswith('tools/') or tool in ELSEWHERE or words in ran:
+                continue
+            ran.append(words)
+            short = [] if '--cfg-options' in words else ['--cfg-options']
+            done = subprocess.run(
+                [sys.executable, *words, *(short + SHORT[tool] if tool in SHORT else [])],
+                cwd=tmp_path,
+                env=os.environ | dict(OMP_WAIT_POLICY='PASSIVE'),
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 0, (page.name, words, done.stderr[-3000:])
+    assert len(ran) >= 8

@@ -1,11 +1,16 @@
+import random
+import re
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from mmengine.model import MMDistributedDataParallel
 
-from mmcloformer.errors import CheckpointError
-from mmcloformer.hooks import WholeCheckpointHook
+from mmcloformer.checkpoint import read_checkpoint
+from mmcloformer.errors import CheckpointError, DivergenceError
+from mmcloformer.hooks import ReseedHook, WholeCheckpointHook
+from tests.toy import Toy, toy_runner
 
 
 def compare(model, state_dict):
@@ -45,3 +50,69 @@ def test_any_difference_is_named(state_dict, words):
         compare(torch.nn.Linear(2, 3), state_dict)
     for word in words:
         assert word in str(error.value)
+
+
+def train(work_dir, *hooks, **settings):
+    runner = toy_runner(work_dir, custom_hooks=[dict(type=hook) for hook in hooks], **settings)
+    runner.train()
+    return runner
+
+
+class Poisoned(Toy):
+    """Its loss is finite and its gradient not."""
+
+    def forward(self, inputs, target, mode='tensor'):
+        return dict(loss=(self.layer(inputs) * 0).sqrt().sum())
+
+
+def test_a_diverging_run_stops_and_keeps_the_last_good_checkpoint(tmp_path):
+    with pytest.raises(DivergenceError) as error:
+        train(tmp_path, 'FiniteLossHook', lr=1e4, epochs=1000)
+    message = str(error.value)
+    last = (tmp_path / 'last_checkpoint').read_text()
+    for words in ('loss_fit inf', f'Last checkpoint before it: {last}', 'learning rate', 'clip'):
+        assert words in message
+    iteration = int(re.search(r'loss of iteration (\d+)', message)[1])
+    checkpoints = list(tmp_path.glob('*.pth'))
+    assert len(checkpoints) == (iteration - 1) // 2 > 0
+    for path in checkpoints:
+        weights = read_checkpoint(path)['state_dict'].values()
+        assert all(weight.isfinite().all() for weight in weights)
+
+
+def test_weights_that_a_finite_loss_spoilt_are_not_saved(tmp_path):
+    with pytest.raises(DivergenceError, match='2 weights are not finite, first layer'):
+        train(tmp_path, 'FiniteLossHook', model=Poisoned(), checkpoint=dict(by_epoch=False))
+    assert not list(tmp_path.glob('*.pth'))
+
+
+def test_a_run_that_does_not_diverge_is_left_alone(tmp_path):
+    train(tmp_path, 'FiniteLossHook', epochs=3)
+    assert (tmp_path / 'epoch_3.pth').is_file()
+
+
+class Noisy(Toy):
+    """Draws from every generator that a model may draw from."""
+
+    def forward(self, inputs, target, mode='tensor'):
+        noise = torch.rand(()) + np.random.rand() + random.random()
+        return dict(loss=(self.layer(inputs) - noise).square().mean())
+
+
+@pytest.mark.parametrize('hooks', [[], ['ReseedHook']])
+def test_a_resumed_run_draws_the_same_numbers(tmp_path, hooks):
+    weights = []
+    for name, stops in (('alone', [4]), ('resumed', [1, 2, 4])):
+        for stop in stops:
+            runner = train(tmp_path / name, *hooks, model=Noisy(), epochs=stop, resume=True)
+        weights.append(runner.model.layer.bias)
+    assert weights[0].equal(weights[1]) == bool(hooks)
+
+
+def test_every_iteration_draws_other_numbers_and_every_seed(tmp_path):
+    draws = set()
+    for seed in (0, 1):
+        for iteration in range(20):
+            ReseedHook().before_train_iter(SimpleNamespace(seed=seed, iter=iteration), 0)
+            draws |= {float(torch.rand(())), np.random.rand(), random.random()}
+    assert len(draws) == 2 * 20 * 3

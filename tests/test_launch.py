@@ -1,7 +1,10 @@
+import errno
+import os
+
 import pytest
 import torch
 
-from mmcloformer.launch import base_parser, load_config
+from mmcloformer.launch import base_parser, exit_on_user_error, load_config
 from tests.conftest import ROOT
 
 
@@ -40,3 +43,23 @@ def test_mmpretrains_loaders_are_complete():
 def test_the_work_dir_is_named_after_the_config():
     assert load('cloformer_xs_imagenet').work_dir == 'work_dirs/cloformer_xs_imagenet'
     assert load('cloformer_xs_imagenet', '--work-dir', 'here').work_dir == 'here'
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no device that is always full')
+def test_a_full_disk_is_one_message():
+    """Of whatever file: a log, a curve, the name of the last checkpoint."""
+
+    def main():
+        with open('/dev/full', 'w') as file:
+            file.write('epoch_1.pth')
+
+    with pytest.raises(SystemExit, match=r'No space left on device.*--resume'):
+        exit_on_user_error(main)
+
+
+def test_other_errors_keep_their_traceback():
+    def main():
+        raise OSError(errno.EIO, 'broken')
+
+    with pytest.raises(OSError, match='broken'):
+        exit_on_user_error(main)

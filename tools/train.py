@@ -3,12 +3,15 @@
 
 from mmengine.device import get_device
 
+from mmcloformer.checkpoint.resuming import resume_from_last_whole
+from mmcloformer.datasets.check_hint import suggest_data_check
 from mmcloformer.datasets.presence import check_data
 from mmcloformer.errors import UserError
 from mmcloformer.launch import (
     base_parser,
     build_runner,
     exit_on_user_error,
+    guard_training,
     load_config,
     require_whole_checkpoint,
 )
@@ -21,7 +24,7 @@ def main() -> None:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='resume from a checkpoint; without a path, from the latest in the work dir',
+        help='resume from a checkpoint; without a path, from the last whole one in the work dir',
     )
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision (GPU)')
     parser.add_argument(
@@ -40,13 +43,20 @@ def main() -> None:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise UserError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
         cfg.auto_scale_lr.enable = True
-    if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+    note = None
+    if args.resume not in (None, 'auto'):
+        cfg.resume, cfg.load_from = True, args.resume
+    elif args.resume or (cfg.get('resume') and cfg.get('load_from') is None):
+        note = resume_from_last_whole(cfg)
     if cfg.get('resume'):
         require_whole_checkpoint(cfg)
     check_data(cfg, ('train', 'val'))
-    build_runner(cfg).train()
+    guard_training(cfg)
+    runner = build_runner(cfg)
+    if note:
+        runner.logger.warning(note)
+    with suggest_data_check(args.config):
+        runner.train()
 
 
 if __name__ == '__main__':

@@ -64,6 +64,30 @@ def check_backbone_state(
     print_log(f'{name}: loaded {loaded} of {len(own)} tensors{fresh}', logger='current')
 
 
+def check_whole_state(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+    """Refuse a state dict that does not fill the whole model, or holds more.
+
+    Args:
+        model: A detector, segmentor or classifier.
+        state_dict: Weights for it.
+
+    Raises:
+        CheckpointError: If keys or shapes differ; names the first few.
+    """
+    own = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in state_dict.items()}
+    wrong = sorted(key for key in own.keys() | given.keys() if own.get(key) != given.get(key))
+    if wrong:
+        listed = '; '.join(
+            f'{key}: model {own.get(key, "has none")}, checkpoint {given.get(key, "has none")}'
+            for key in wrong[:5]
+        )
+        raise CheckpointError(
+            f'the checkpoint is not of this config: {len(wrong)} of {len(own)} tensors '
+            f'differ ({listed}). Use the config it was trained with.'
+        )
+
+
 def load_pretrained(module: nn.Module, checkpoint: str, prefix: str | None = None) -> None:
     """Load a backbone from a classifier, a detector, a segmentor or a bare backbone.
 

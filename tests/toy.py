@@ -1,0 +1,43 @@
+"""The host's Runner around a model of one layer, for tests of hooks and checkpoints."""
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+
+
+class Toy(BaseModel):
+    """A regression that starts at zero, with a ballast of some bytes in its checkpoints."""
+
+    def __init__(self, ballast=0):
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 4)
+        torch.nn.init.zeros_(self.layer.weight)
+        torch.nn.init.zeros_(self.layer.bias)
+        self.register_buffer('ballast', torch.zeros(ballast, dtype=torch.uint8))
+
+    def forward(self, inputs, target, mode='tensor'):
+        error = self.layer(inputs) - target
+        return dict(loss_fit=error.square().mean(), bias_norm=self.layer.bias.norm())
+
+
+def toy_runner(work_dir, *, model=None, lr=0.1, epochs=1, checkpoint=None, **settings):
+    """Two iterations an epoch."""
+    data = [dict(inputs=torch.ones(4) * (i + 1), target=torch.ones(4)) for i in range(4)]
+    return Runner(
+        model=model or Toy(),
+        work_dir=str(work_dir),
+        train_dataloader=dict(
+            dataset=data,
+            batch_size=2,
+            sampler=dict(type='DefaultSampler', shuffle=True),
+            collate_fn=dict(type='default_collate'),
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=lr)),
+        default_hooks=dict(
+            checkpoint=dict(type='CheckpointHook', interval=1, **(checkpoint or {}))
+        ),
+        randomness=dict(seed=0),
+        experiment_name=f'{work_dir.name}_{epochs}',
+        **settings,
+    )
