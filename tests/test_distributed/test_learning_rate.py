@@ -1,0 +1,20 @@
+"""What `--auto-scale-lr` rests on: a base that adds up, and no rate that it leaves behind."""
+
+import pytest
+from mmengine.config import Config
+
+from tests.test_configs.test_configs import CONFIGS
+
+RECIPES = [path for path in CONFIGS if path.parent.name == 'configs']
+
+
+@pytest.mark.parametrize('path', RECIPES, ids=lambda path: path.stem)
+def test_on_8_gpus_the_rates_are_as_written(path):
+    cfg = Config.fromfile(path)
+    assert 8 * cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_the_whole_schedule_is_in_ratios(path):
+    for scheduler in Config.fromfile(path).param_scheduler:
+        assert not scheduler.get('eta_min')
