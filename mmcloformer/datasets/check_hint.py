@@ -36,7 +36,8 @@ def suggest_data_check(config: str) -> Iterator[None]:
 
 
 def _can_be_data(error: Exception) -> bool:
-    for frame, _ in traceback.walk_tb(error.__traceback__):
+    below = error.__traceback__ and error.__traceback__.tb_next  # This file's own frame is first.
+    for frame, _ in traceback.walk_tb(below):
         module = frame.f_globals.get('__name__', '') + '.'
         if any(part in module for part in _MODULES) or frame.f_code.co_name == _FUNCTION:
             return True

@@ -44,26 +44,40 @@ def check_coco(cfg: Config, splits: Sequence[str]) -> None:
     problems = [
         problem
         for split in splits
-        for dataset in _leaves((cfg.get(f'{split}_dataloader') or {}).get('dataset'))
-        for problem in _dataset_problems(cfg, split, dataset)
+        for dataset in leaf_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset'))
+        for problem in dataset_problems(cfg, split, dataset)
     ]
     if problems:
         listed = '\n'.join(f'  {problem}' for problem in problems)
         raise DataError(f'the data do not fit the config:\n{listed}')
 
 
-def _leaves(dataset: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
-    """The datasets inside of wrappers like ConcatDataset."""
+def leaf_datasets(dataset: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+    """Find the configs of datasets inside of wrappers like ConcatDataset.
+
+    Args:
+        dataset: The config of a dataset or wrapper, if there is one.
+    """
     if not dataset:
         return
     inner = [*dataset.get('datasets', []), dataset.get('dataset')]
     if inner == [None]:
         yield dataset
     for each in inner:
-        yield from _leaves(each)
+        yield from leaf_datasets(each)
 
 
-def _dataset_problems(cfg: Config, split: str, dataset: Mapping[str, Any]) -> Iterator[str]:
+def dataset_problems(
+    cfg: Config, split: str, dataset: Mapping[str, Any], images: bool = True
+) -> Iterator[str]:
+    """Say what `check_coco` finds wrong with one dataset, problem by problem.
+
+    Args:
+        cfg: The whole config, of mmdet.
+        split: `train`, `val` or `test`.
+        dataset: The dataset's config, not a wrapper's.
+        images: Whether missing images count.
+    """
     from mmdet.datasets import CocoDataset
     from mmdet.registry import DATASETS
 
@@ -81,7 +95,7 @@ def _dataset_problems(cfg: Config, split: str, dataset: Mapping[str, Any]) -> It
     if split == 'train' and classes:
         # Panoptic sets have more classes than boxes and masks are of.
         allowed = {len(classes), len(metainfo.get('thing_classes', classes))}
-        for field, number in _class_numbers(cfg.model):
+        for field, number in class_numbers(cfg.model):
             if number not in allowed:
                 yield f'{field} is {number}, but {where} has {len(classes)} classes'
     root, prefix = dataset.get('data_root') or '', dataset.get('data_prefix') or {}
@@ -89,14 +103,22 @@ def _dataset_problems(cfg: Config, split: str, dataset: Mapping[str, Any]) -> It
     folder = os.path.join(root, prefix.get('img') or '')
     local = not (dataset.get('backend_args') or '://' in file + folder)
     if local and getattr(kind, 'load_data_list', None) is CocoDataset.load_data_list:
-        for problem in _file_problems(file, folder, list(classes)):
+        for problem in _file_problems(file, folder if images else None, list(classes)):
             yield f'{file} ({where}): {problem}'
 
 
-def _class_numbers(model: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+def class_numbers(model: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Find how many classes the heads of a model tell apart.
+
+    Args:
+        model: The model's config.
+
+    Yields:
+        The name of a field, and its number.
+    """
     # Grounding models have as many "classes" as tokens.
     if 'language_model' not in model:
-        heads = {key: value for key, value in model.items() if key.endswith('_head')}
+        heads = {key: value for key, value in model.items() if key.endswith('head')}
         yield from _numbers_below(heads, 'model')
 
 
@@ -115,7 +137,7 @@ def _numbers_below(node: Any, path: str) -> Iterator[tuple[str, int]]:
             yield from _numbers_below(child, f'{path}.{key}')
 
 
-def _file_problems(file: str, folder: str, classes: list[str]) -> Iterator[str]:
+def _file_problems(file: str, folder: str | None, classes: list[str]) -> Iterator[str]:
     try:
         text = Path(file).read_text(encoding='utf-8')
         names = [category['name'] for category in _list_of(text, 'categories', {'id', 'name'})]
@@ -128,7 +150,7 @@ def _file_problems(file: str, folder: str, classes: list[str]) -> Iterator[str]:
         yield f'no category is called {_shown(absent)}; there are {_shown(names)}'
     elif classes != used:
         yield f'its order gives the classes their numbers: write them as {tuple(used)}'
-    if absent := list(_absent(folder, [image['file_name'] for image in images])):
+    if folder and (absent := list(_absent(folder, [image['file_name'] for image in images]))):
         yield f'{len(absent)} of {len(images)} images are not in {folder}: {_shown(absent)}'
     known = {json.dumps(image['id']) for image in images}
     if unknown := sorted(set(_IMAGE_ID.findall(text)) - known):

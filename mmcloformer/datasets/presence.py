@@ -11,6 +11,20 @@ from .coco_check import check_coco
 
 
 def check_data(cfg: Config, splits: Sequence[str]) -> None:
+    """Make sure that the data of some splits are there and fit the config.
+
+    Args:
+        cfg: The whole config.
+        splits: Of `train`, `val`, `test`.
+
+    Raises:
+        DataError: As `check_present` and `check_coco`.
+    """
+    check_present(cfg, splits)
+    check_coco(cfg, splits)
+
+
+def check_present(cfg: Config, splits: Sequence[str]) -> None:
     """Make sure that the annotation files and image folders of some splits exist.
 
     Files on other back ends (`s3://...`) are left to the host.
@@ -20,7 +34,7 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
         splits: Of `train`, `val`, `test`.
 
     Raises:
-        DataError: If any is missing; lists them with the field that names them. Or as `check_coco`.
+        DataError: If any is missing; lists them with the field that names them.
     """
     fields: dict[str, str] = {}
     for split in splits:
@@ -44,7 +58,6 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
             f'Without data at hand, `python tools/make_shapes.py data/shapes` draws a small '
             f'sample set for the configs in configs/demo/.'
         )
-    check_coco(cfg, splits)
 
 
 def _paths(dataset: dict[str, Any]) -> Iterator[str]:

@@ -1,0 +1,149 @@
+"""Every sample of a config's data sets, examined before training."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.registry import DATASETS, init_default_scope
+from rich.console import Console
+from rich.progress import track
+from torch.utils.data import DataLoader, Dataset
+
+from ..errors import DataError
+from .check_annotations import annotation_problems, evaluator_problems
+from .check_sample import sample_problems
+from .coco_check import class_numbers, dataset_problems, leaf_datasets
+from .presence import check_present
+
+_EMPTY = 'the host finds no samples in it; images without any object are left out of training'
+_NO_OBJECTS = (
+    'the host leaves out every object: a box is [x, y, width, height] in pixels, of a pixel at '
+    'least and inside of the image'
+)
+
+
+class Findings(NamedTuple):
+    """What an examination found.
+
+    Attributes:
+        samples: Number of samples examined, by split.
+        problems: Bad files, each with what is wrong and what to do.
+    """
+
+    samples: dict[str, int]
+    problems: list[str]
+
+
+def check_dataset(cfg: Config, workers: int) -> Findings:
+    """Examine annotation files, then load every sample of the splits that the config has.
+
+    The hosts' own classes list the samples and load them. A test split that is the validation
+    split is not examined twice.
+
+    Args:
+        cfg: The whole config.
+        workers: Number of processes; 0 for none but this.
+
+    Raises:
+        DataError: As `check_present`.
+    """
+    datasets = {
+        split: cfg[f'{split}_dataloader'].dataset
+        for split in ('train', 'val', 'test')
+        if cfg.get(f'{split}_dataloader')
+    }
+    if datasets.get('test') == datasets.get('val'):
+        datasets.pop('test', None)
+    check_present(cfg, tuple(datasets))
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    samples: dict[str, int] = {}
+    problems: list[str] = []
+    for split, dataset in datasets.items():
+        problems += _split_problems(cfg, split, dataset, workers, samples)
+    return Findings(samples, list(dict.fromkeys(problems)))
+
+
+def _split_problems(
+    cfg: Config, split: str, dataset: Mapping[str, Any], workers: int, samples: dict[str, int]
+) -> Iterator[str]:
+    """Examine one split, and count its samples."""
+    detection = cfg.get('default_scope') == 'mmdet'
+    leaves = list(leaf_datasets(dataset))
+    built = []
+    for leaf in leaves:
+        misfits = list(dataset_problems(cfg, split, leaf, images=False)) if detection else []
+        yield from misfits
+        try:
+            built.append(_build(leaf))
+        except DataError as error:
+            if misfits:  # They are why.
+                continue
+            file = os.path.join(leaf.get('data_root') or '', leaf.get('ann_file') or '')
+            local = file.endswith('.json') and Path(file).is_file()
+            causes = list(annotation_problems(Path(file))) if local else []
+            where = f'{file} ({split}_dataloader.dataset)'
+            yield from (f'{where}: {cause}' for cause in causes or [str(error)])
+    for each in built:
+        yield from _examine(each, _num_classes(cfg, each), workers, split)
+    samples[split] = sum(map(len, built))
+    if detection and len(built) == len(leaves):
+        if split != 'test' and not any(map(_has_objects, built)):
+            yield f'{split}_dataloader.dataset: {_NO_OBJECTS}'
+        yield from evaluator_problems(cfg, split)
+
+
+def _build(leaf: Mapping[str, Any]) -> BaseDataset:
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # pycocotools prints.
+            dataset = DATASETS.build(leaf)
+            dataset.full_init()
+    except Exception as error:  # Any at all: that the host raises is what is looked for.
+        empty = 'at least one array' in str(error)  # Out of packing the samples.
+        raise DataError(_EMPTY if empty else f'the host cannot read it ({error!r})') from error
+    if not len(dataset):
+        raise DataError(_EMPTY)
+    return dataset
+
+
+def _num_classes(cfg: Config, dataset: BaseDataset) -> int | None:
+    if cfg.get('default_scope') == 'mmdet':
+        return None
+    classes = dataset.metainfo.get('classes')
+    numbers = [number for _, number in class_numbers(cfg.model)]
+    return min([*numbers, len(classes)] if classes else numbers, default=None)
+
+
+def _has_objects(dataset: BaseDataset) -> bool:
+    return any(dataset.get_data_info(i).get('instances', True) for i in range(len(dataset)))
+
+
+class _Examined(Dataset[list[str]]):
+    def __init__(self, dataset: BaseDataset, num_classes: int | None) -> None:
+        self._dataset = dataset
+        self._num_classes = num_classes
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> list[str]:
+        return list(sample_problems(self._dataset, index, self._num_classes))
+
+
+def _examine(
+    dataset: BaseDataset, num_classes: int | None, workers: int, split: str
+) -> Iterator[str]:
+    """Examine all samples, in processes: masks are decoded under Python's lock."""
+    samples = DataLoader(
+        _Examined(dataset, num_classes),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=list,
+        prefetch_factor=16 if workers else None,
+    )
+    for found in track(samples, split, total=len(dataset), console=Console(stderr=True)):
+        yield from found

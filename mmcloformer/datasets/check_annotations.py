@@ -1,0 +1,75 @@
+"""Whether the annotations of a file in COCO's format have what the host and its evaluator read."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from .check_labels import listed
+from .check_masks import scored_mask_problem
+
+_FIELDS = ('id', 'image_id', 'category_id', 'bbox', 'area')
+
+
+def evaluator_problems(cfg: Config, split: str) -> Iterator[str]:
+    """Say what is wrong with the files that mmdet's `CocoMetric` compares with.
+
+    Args:
+        cfg: The whole config.
+        split: `val` or `test`.
+    """
+    evaluators = cfg.get(f'{split}_evaluator') or []
+    for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+        file, metric = evaluator.get('ann_file'), evaluator.get('metric', 'bbox')
+        read = str(evaluator['type']).endswith('CocoMetric') and not evaluator.get('format_only')
+        if file and read and not (evaluator.get('backend_args') or '://' in file):
+            for problem in annotation_problems(Path(file), scored=True, masks='segm' in metric):
+                yield f'{file}: {problem}'
+
+
+def annotation_problems(file: Path, scored: bool = False, masks: bool = False) -> Iterator[str]:
+    """Say what is wrong with the annotations of a file.
+
+    Args:
+        file: The file.
+        scored: Whether an evaluator reads it.
+        masks: Whether that compares masks.
+    """
+    try:
+        content = json.loads(file.read_text(encoding='utf-8'))
+        images = {image['id']: image for image in content['images']}
+    except (ValueError, KeyError, TypeError) as error:
+        yield f"not in COCO's format ({error!r})"
+        return
+    fields = (*_FIELDS, 'iscrowd') if scored else _FIELDS
+    found: dict[str, list[Any]] = {}
+    for annotation in content.get('annotations', []):
+        image = images.get(annotation.get('image_id')) if masks else None
+        if problem := _problem(annotation, fields, image):
+            found.setdefault(problem, []).append(annotation.get('id'))
+    for problem, names in found.items():
+        yield f'annotation {listed(names)}: {problem}'
+
+
+def _problem(
+    annotation: Mapping[str, Any], fields: Sequence[str], image: Mapping[str, Any] | None
+) -> str | None:
+    if absent := [field for field in fields if field not in annotation]:
+        return f'no {", no ".join(absent)}; add it'
+    if not _is_box(annotation['bbox']):
+        return f'its box is {annotation["bbox"]}; write four numbers, or remove it'
+    if image:
+        mask = annotation.get('segmentation')
+        problem = scored_mask_problem(mask, image['height'], image['width'])
+        return problem and f'{problem}; correct or remove it'
+    return None
+
+
+def _is_box(box: Any) -> bool:
+    return (
+        isinstance(box, list)
+        and len(box) == 4
+        and all(isinstance(number, (int, float)) for number in box)
+    )

@@ -1,0 +1,265 @@
+"""Every kind of odd or bad file tried, what its host does with it, and what the check says."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import spoiling as to
+
+FILES = ('mask', 'seg', 'cls')  # Mask R-CNN, mmseg, mmpretrain; 'box' is RetinaNet.
+
+
+class Kind(NamedTuple):
+    """One kind of file, in one host.
+
+    Attributes:
+        name: What is odd.
+        host: Of `FILES`, or `box`.
+        split: In which the file is.
+        spoil: Makes it, given the host, the root of its data and the split.
+        moment: When the host crashes: building, loading, loss or scoring. None if it does not.
+        crash: What it says then.
+        listed: What the check says; None if it leaves the file alone.
+    """
+
+    name: str
+    host: str
+    split: str
+    spoil: Any
+    moment: str | None
+    crash: str
+    listed: str | None
+
+
+def crashes(name, hosts, spoil, moment, crash, listed, split='train'):
+    return [Kind(name, host, split, spoil, moment, crash, listed) for host in hosts]
+
+
+def harms(name, hosts, spoil, listed, split='train'):
+    """Without a word."""
+    return [Kind(name, host, split, spoil, None, '', listed) for host in hosts]
+
+
+def tolerated(name, hosts, spoil, split='train'):
+    return [Kind(name, host, split, spoil, None, '', None) for host in hosts]
+
+
+IMAGES = [
+    *crashes(
+        'truncated JPEG', FILES, to.image(to.cut('JPEG')), 'loading', 'failed', 'is cut short'
+    ),
+    *crashes('truncated PNG', FILES, to.image(to.cut('PNG')), 'loading', 'failed', 'is cut short'),
+    *crashes('zero-byte image', FILES, to.image(to.empty), 'loading', 'buf.empty', 'is empty'),
+    *crashes('text', FILES, to.image(to.text), 'loading', 'failed', 'is not an image'),
+    *crashes(
+        'missing image', ('mask',), to.image(to.missing), 'loading', 'No such file', 'is missing'
+    ),
+    *crashes(
+        'format unknown to OpenCV',
+        FILES,
+        to.image(to.converted('F', 'TIFF')),
+        'loading',
+        'failed',
+        'cannot be read by the host .* a TIFF of mode F',
+    ),
+    *harms('JPEG damaged inside', FILES, to.image(to.early_end), 'part of the picture is lost'),
+    *harms('EXIF turn', ('box',), to.turned_and_annotated, 'is 48x64, .* says 64x48; an EXIF tag'),
+    *crashes(
+        'EXIF turn',
+        ('seg',),
+        to.image(to.turned),
+        'scoring',
+        'does not match the shape',
+        'is 64x64, its image 48x64',
+        'val',
+    ),
+    *tolerated('EXIF turn', ('cls',), to.image(to.turned)),
+    *harms('other size', ('box',), to.image(to.narrowed), 'is 60x64, its annotation says 64x64'),
+    *tolerated('other size', ('cls',), to.image(to.narrowed)),
+    *tolerated('greyscale', FILES, to.image(to.converted('L'))),
+    *tolerated('RGBA', FILES, to.image(to.converted('RGBA'))),
+    *tolerated('palette', FILES, to.image(to.converted('P'))),
+    *tolerated('16-bit PNG', FILES, to.image(to.as_16_bit)),
+    *tolerated('CMYK JPEG', FILES, to.image(to.converted('CMYK', 'JPEG'))),
+]
+MASK, VAL = ('mask',), 'val'
+OBJECTS = [
+    *tolerated('box outside', MASK, to.first(bbox=[90, 90, 9, 9])),
+    *tolerated('box over the edge', MASK, to.first(bbox=[-9, -9, 90, 90])),
+    *tolerated('box of no size', MASK, to.first(bbox=[9, 9, 0, 0])),
+    *tolerated('box of negative size', MASK, to.first(bbox=[30, 30, -9, -9])),
+    *harms('boxes as fractions', MASK, to.every(bbox=[0.2, 0.2, 0.5, 0.5]), 'leaves out every'),
+    *crashes(
+        'box of 3 numbers',
+        MASK,
+        to.first(bbox=[1, 2, 3]),
+        'building',
+        'not enough values',
+        r'annotation 1: its box is \[1, 2, 3\]',
+    ),
+    *crashes('no area', MASK, to.without('area'), 'building', 'area', 'annotation 1: no area'),
+    *tolerated('no iscrowd', MASK, to.without('iscrowd')),
+    *crashes(
+        'no iscrowd',
+        MASK,
+        to.without('iscrowd'),
+        'scoring',
+        'iscrowd',
+        'annotation 1: no iscrowd',
+        VAL,
+    ),
+    *crashes('ids not unique', MASK, to.every(id=1), 'building', 'not unique', 'not unique'),
+    *crashes('no mask', MASK, to.first(segmentation=[]), 'loading', 'mask', 'has no mask'),
+    *tolerated('no mask', ('box',), to.first(segmentation=[])),
+    *tolerated('empty polygon', MASK, to.first(segmentation=[[]])),
+    *crashes(
+        'empty polygon',
+        MASK,
+        to.first(segmentation=[[]]),
+        'scoring',
+        'not supported',
+        'annotation 1: its polygon has fewer than three points',
+        VAL,
+    ),
+    *tolerated('polygon of no area', MASK, to.first(segmentation=[[5] * 6])),
+    *tolerated('polygon outside', MASK, to.first(segmentation=[[80, 80, 90, 80, 90, 90]])),
+    *tolerated(
+        'run lengths of no area', MASK, to.first(segmentation=dict(size=[64, 64], counts=[4096]))
+    ),
+    *harms(
+        'too few run lengths',
+        MASK,
+        to.first(segmentation=dict(size=[64, 64], counts=[9, 9])),
+        'run lengths cover 18 of 4096',
+    ),
+    *crashes(
+        'run lengths of another size',
+        MASK,
+        to.first(segmentation=dict(size=[32, 32], counts=[1000, 24])),
+        'loading',
+        'same shape',
+        r'its mask is \[32, 32\] high and wide',
+    ),
+]
+NO_OBJECTS = to.annotations(lambda content: content['annotations'].clear())
+NO_IMAGES = to.annotations(lambda content: content.update(images=[], annotations=[]))
+FORMAT = "not in COCO's format"
+ANNOTATION_FILES = [
+    *crashes(
+        'zero-byte annotation file', MASK, to.annotation_text(''), 'building', 'Expecting', FORMAT
+    ),
+    *crashes('{}', MASK, to.annotation_text('{}'), 'building', 'categories', FORMAT),
+    *crashes('no images', MASK, NO_IMAGES, 'building', 'at least one array', FORMAT),
+    *crashes('no objects', MASK, NO_OBJECTS, 'building', 'at least one array', 'no samples in it'),
+    *harms('no objects', MASK, NO_OBJECTS, 'leaves out every object', VAL),
+    *tolerated('image without objects', MASK, to.annotations(to.move_objects)),
+    *harms('image said larger', ('box',), to.first_image(width=90), '64x64, .* says 90x64'),
+]
+SEG = ('seg',)
+ANY_LABEL = 6  # Of 5 classes, after reduce_zero_label.
+LABEL_MAPS = [
+    *crashes(
+        'zero-byte label map', SEG, to.label_map(to.empty), 'loading', 'cannot identify', 'is empty'
+    ),
+    *crashes(
+        'missing label map', SEG, to.label_map(to.missing), 'loading', 'No such file', 'is missing'
+    ),
+    *crashes(
+        'text label map', SEG, to.label_map(to.text), 'loading', 'cannot identify', 'not an image'
+    ),
+    *crashes(
+        'truncated label map',
+        SEG,
+        to.label_map(to.cut('PNG')),
+        'loading',
+        'truncated',
+        'is cut short',
+    ),
+    *harms(
+        'damaged inside label map', SEG, to.label_map(to.noise_in_label_map), 'cut short or damaged'
+    ),
+    *crashes(
+        'other size label map',
+        SEG,
+        to.label_map(to.narrowed),
+        'scoring',
+        'does not match the shape',
+        'is 60x64, its image 64x64',
+        VAL,
+    ),
+    *crashes(
+        'label above the classes',
+        SEG,
+        to.label_map(to.relabelled(1, ANY_LABEL)),
+        'loss',
+        'out of bounds',
+        'has the label 5 after reduce_zero_label; 5 classes are labelled 0 to 4',
+    ),
+    *harms(
+        'label above the classes',
+        SEG,
+        to.label_map(to.relabelled(1, ANY_LABEL)),
+        'has the label 5',
+        VAL,
+    ),
+    *crashes(
+        'RGB label map',
+        SEG,
+        to.label_map(to.converted('RGB')),
+        'loss',
+        'equal size',
+        'has 3 channels',
+    ),
+    *harms(
+        'labels over 255',
+        SEG,
+        to.label_map(to.relabelled(1, 257, np.uint16)),
+        'has values up to 257',
+    ),
+    *tolerated('16 bits label map', SEG, to.label_map(to.relabelled(1, 1, np.uint16))),
+    *tolerated('palette label map', SEG, to.label_map(to.palette)),
+    *tolerated('nothing but void', SEG, to.label_map(to.void)),
+]
+CLS = ('cls',)
+LABEL_LISTS = [
+    *crashes(
+        'label above the classes',
+        CLS,
+        to.listing(lambda lines: [lines[0][:-1] + '4', *lines[1:]]),
+        'loss',
+        'less than number of classes',
+        'has the label 4; 4 classes are labelled 0 to 3',
+    ),
+    *harms(
+        'label above the classes',
+        CLS,
+        to.listing(lambda lines: [lines[0][:-1] + '4', *lines[1:]]),
+        'has the label 4',
+        VAL,
+    ),
+    *crashes(
+        'missing image',
+        CLS,
+        to.listing(lambda lines: ['ring/absent.JPEG 0', *lines]),
+        'loading',
+        'No such file',
+        'absent.JPEG: is missing',
+    ),
+    *crashes(
+        'empty list',
+        CLS,
+        to.listing(lambda lines: []),
+        'building',
+        'at least one array',
+        'no samples',
+    ),
+    *crashes(
+        'blank line in the list',
+        CLS,
+        to.listing(lambda lines: [*lines, '', '']),
+        'building',
+        'not enough values',
+        'the host cannot read it',
+    ),
+]
+KINDS = [*IMAGES, *OBJECTS, *ANNOTATION_FILES, *LABEL_MAPS, *LABEL_LISTS]

@@ -1,0 +1,168 @@
+"""Every kind of odd file through its host's own data set, pipeline, network and evaluator.
+
+So that `check_dataset` lists what these trip over and nothing else; its own tests are in
+`tests/test_tools/test_check_dataset.py`.
+"""
+
+import copy
+import functools
+import gc
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from mmengine.registry import DATASETS, FUNCTIONS, MODELS, init_default_scope
+
+from mmcloformer.datasets.check import check_dataset
+from mmcloformer.datasets.check_hint import suggest_data_check
+from mmcloformer.datasets.store import write_shapes
+from tests.conftest import ROOT
+
+from .bad_kinds import KINDS
+
+CONFIGS = dict(
+    mask=('coco', 'mask-rcnn_cloformer_xxs'),
+    box=('coco', 'retinanet_cloformer_xxs'),
+    seg=('ade20k', 'semantic-fpn_cloformer_xxs'),
+    cls=('imagenet', 'cloformer_xxs'),
+)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _quick_collection():
+    """The hosts collect garbage at each data set, a quarter of a second with all of torch in it."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    root = tmp_path_factory.mktemp('whole') / 'shapes'
+    write_shapes(root, num_train=3, num_val=2, size=64)
+    return root
+
+
+@functools.cache
+def _read_configs(layout, name):
+    folder = ROOT / 'configs'
+    return [
+        Config.fromfile(folder / path) for path in (f'demo/{name}_shapes.py', f'{name}_{layout}.py')
+    ]
+
+
+def small_config(host, root):
+    """The recipe's loading and augmentation at 64x64, on a copy of the scenes."""
+    layout, name = CONFIGS[host]
+    cfg, recipe = copy.deepcopy(_read_configs(layout, name))
+    for split in ('train', 'val'):
+        dataset = cfg[f'{split}_dataloader'].dataset
+        dataset.data_root = f'{root}/'
+        dataset.pipeline = recipe[f'{split}_dataloader'].dataset.pipeline
+        for step in dataset.pipeline:
+            for size in ('scale', 'crop_size', 'size'):
+                if size in step:
+                    step[size] = 64 if host == 'cls' else (64, 64)
+    cfg.test_dataloader = cfg.val_dataloader
+    if layout == 'coco':
+        cfg.val_evaluator.ann_file = f'{root}/annotations/instances_val2017.json'
+    if host == 'seg':
+        cfg.model.data_preprocessor.size = (64, 64)
+    return cfg
+
+
+@pytest.fixture
+def spoilt(whole, tmp_path):
+    """The config of a kind's host, on scenes of which it spoilt one file."""
+
+    def spoilt(kind):
+        root = shutil.copytree(whole / CONFIGS[kind.host][0], tmp_path / 'data')
+        kind.spoil(kind.host, root, kind.split)
+        return small_config(kind.host, root)
+
+    return spoilt
+
+
+@pytest.fixture(scope='module')
+def model():
+    """The host's network, built once for all of its kinds."""
+    models = {}
+
+    def model(host, cfg):
+        if host not in models:
+            torch.manual_seed(0)
+            cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+            models[host] = MODELS.build(cfg.model)
+        return models[host]
+
+    return model
+
+
+def host_outcome(cfg, split, build_model):
+    """Run two samples until the host raises.
+
+    Returns the moment and the error, or two None.
+    """
+    init_default_scope(cfg.default_scope)
+    np.random.seed(0)
+    moment = 'building'
+    try:
+        dataset = DATASETS.build(cfg[f'{split}_dataloader'].dataset)
+        moment = 'loading'
+        samples = [dataset[0], dataset[1]]
+        moment = 'loss'
+        collate = 'default' if cfg.default_scope == 'mmpretrain' else 'pseudo'
+        collate = FUNCTIONS.get(f'{collate}_collate')
+        model = build_model(cfg).train(split == 'train')
+        if split == 'train':
+            losses = model(**model.data_preprocessor(collate(samples), True), mode='loss')
+            total, _ = model.parse_losses(losses)
+            total.backward()
+            assert total.isfinite()
+            return None, None
+        moment = 'scoring'
+        evaluator = Evaluator(cfg.val_evaluator)
+        evaluator.dataset_meta = dataset.metainfo
+        with torch.no_grad():
+            for sample in samples:
+                batch = collate([sample])
+                evaluator.process(model.val_step(batch), batch)
+        evaluator.evaluate(2)
+    except Exception as error:
+        return moment, error
+    return None, None
+
+
+@pytest.mark.parametrize('kind', KINDS, ids=lambda kind: f'{kind.host}-{kind.split}-{kind.name}')
+def test_what_the_host_does(kind, spoilt, model):
+    cfg = spoilt(kind)
+    moment, error = host_outcome(cfg, kind.split, lambda cfg: model(kind.host, cfg))
+    assert moment == kind.moment, error
+    if error:
+        assert kind.crash in f'{error!r}'
+        named = pytest.raises(SystemExit, match='check_dataset')
+        with named, suggest_data_check('config.py'):
+            raise error
+
+
+@pytest.mark.parametrize('kind', KINDS, ids=lambda kind: f'{kind.host}-{kind.split}-{kind.name}')
+def test_what_the_check_says(kind, spoilt):
+    _, problems = check_dataset(spoilt(kind), workers=0)
+    if kind.listed is None:
+        assert not problems
+    else:
+        assert problems
+        for problem in problems:
+            assert re.search(kind.listed, problem)
+            assert kind.split in problem
+
+
+def test_the_docs_give_the_numbers():
+    names = {kind.name for kind in KINDS}
+    bad = sum(kind.listed is not None for kind in KINDS)
+    text = ' '.join((ROOT / 'docs' / 'data.md').read_text().split())
+    assert f'{len(KINDS)} odd files of {len(names)} kinds: {bad} listed, {len(KINDS) - bad}' in text

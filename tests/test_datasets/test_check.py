@@ -1,0 +1,110 @@
+"""Whole examinations; single kinds of bad files are in `test_bad_data.py`."""
+
+import json
+import shutil
+
+import pytest
+from mmengine.config import Config
+
+from mmcloformer.datasets.check import check_dataset
+from mmcloformer.errors import DataError
+from tests.conftest import ROOT
+
+
+def config(name, root):
+    cfg = Config.fromfile(ROOT / f'configs/{name}.py')
+    for split in ('train', 'val', 'test'):
+        cfg[f'{split}_dataloader'].dataset.data_root = f'{root}/'
+    if cfg.default_scope == 'mmdet':
+        cfg.val_evaluator.ann_file = f'{root}/annotations/instances_val2017.json'
+    return cfg
+
+
+@pytest.fixture
+def detector(shapes, tmp_path):
+    """The config, on data that may be spoilt."""
+    root = shutil.copytree(shapes / 'coco', tmp_path / 'coco')
+    return config('demo/retinanet_cloformer_xxs_shapes', root), root
+
+
+def test_real_photographs_are_good(real_data):
+    cfg = config('semantic-fpn_cloformer_xs_ade20k', real_data / 'ade' / 'ADEChallengeData2016')
+    assert check_dataset(cfg, workers=1) == (dict(train=6, val=6), [])
+    root = real_data / 'imagenet'
+    cfg = config('cloformer_xs_imagenet', root)
+    for split in ('train', 'val', 'test'):
+        classes = sorted(folder.name for folder in (root / 'train').iterdir())
+        cfg[f'{split}_dataloader'].dataset.metainfo = dict(classes=classes)
+    assert check_dataset(cfg, workers=1) == (dict(train=100, val=100), [])
+
+
+@pytest.mark.parametrize(
+    ('name', 'layout'),
+    [
+        ('mask-rcnn_cloformer_xxs', 'coco'),
+        ('semantic-fpn_cloformer_xxs', 'ade20k'),
+        ('cloformer_xxs', 'imagenet'),
+    ],
+)
+def test_generated_scenes_are_good(name, layout, shapes):
+    cfg = config(f'demo/{name}_shapes', shapes / layout)
+    samples, problems = check_dataset(cfg, workers=0)
+    assert min(samples.values()) >= 4
+    assert not problems
+
+
+def test_wrapped_data_sets_are_examined_leaf_by_leaf(detector, shapes):
+    cfg, root = detector
+    bad = cfg.train_dataloader.dataset
+    good = bad | dict(data_root=f'{shapes}/coco/')
+    both = dict(type='ConcatDataset', datasets=[good, bad])
+    cfg.train_dataloader.dataset = dict(type='RepeatDataset', times=3, dataset=both)
+    (root / 'train2017' / '000000000005.png').write_bytes(b'')
+    samples, (problem,) = check_dataset(cfg, workers=0)
+    assert samples == dict(train=16, val=4)
+    assert problem.startswith(f'{root}/train2017/000000000005.png: is empty')
+
+
+def test_a_test_split_of_its_own_is_examined(detector):
+    cfg, root = detector
+    cfg.test_dataloader.dataset.indices = 2
+    (root / 'val2017' / '000000000001.png').write_bytes(b'')
+    samples, problems = check_dataset(cfg, workers=0)
+    assert samples == dict(train=8, val=4, test=2)
+    assert len(problems) == 1
+
+
+def test_problems_of_many_annotations_are_one_line(detector):
+    cfg, root = detector
+    file = root / 'annotations' / 'instances_val2017.json'
+    content = json.loads(file.read_text())
+    for annotation in content['annotations']:
+        del annotation['iscrowd']
+    file.write_text(json.dumps(content))
+    _, problems = check_dataset(cfg, workers=0)
+    assert problems == [f'{file}: annotation 1, 2, 3, 4, 5, 6, 7, 8, ...: no iscrowd; add it']
+
+
+def test_a_set_that_cannot_be_built_does_not_hide_the_next(detector):
+    cfg, root = detector
+    (root / 'annotations' / 'instances_train2017.json').write_text('')
+    (root / 'val2017' / '000000000002.png').write_text('text')
+    _, problems = check_dataset(cfg, workers=0)
+    assert ["not in COCO's format" in problems[0], 'is not an image' in problems[1]] == [True] * 2
+    assert len(problems) == 2
+
+
+def test_classes_that_do_not_fit_are_listed_too(detector):
+    cfg, _ = detector
+    cfg.model.bbox_head.num_classes = 3
+    _, problems = check_dataset(cfg, workers=0)
+    assert problems == [
+        'model.bbox_head.num_classes is 3, but train_dataloader.dataset has 4 classes'
+    ]
+
+
+def test_data_that_are_not_there(detector):
+    cfg, root = detector
+    shutil.rmtree(root / 'val2017')
+    with pytest.raises(DataError, match='data not found'):
+        check_dataset(cfg, workers=0)

@@ -1,0 +1,46 @@
+import json
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from mmcloformer.datasets.check_masks import run_length_problem, scored_mask_problem
+
+
+def compressed(mask):
+    runs = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+    return dict(size=runs['size'], counts=runs['counts'].decode('ascii'))
+
+
+@pytest.mark.parametrize('size', [(1, 1), (7, 5), (300, 200)])
+@pytest.mark.parametrize('share', [0, 1e-4, 0.1, 0.5, 1])
+def test_whole_run_lengths_add_up(size, share):
+    mask = np.random.RandomState(0).rand(*size) < share
+    assert run_length_problem(compressed(mask), *size) is None
+
+
+def test_run_lengths_cut_anywhere_do_not():
+    whole = compressed(np.random.RandomState(0).rand(20, 30) < 0.5)
+    for kept in range(len(whole['counts'])):
+        cut = whole | dict(counts=whole['counts'][:kept])
+        assert 'of 600 pixels' in run_length_problem(cut, 20, 30)
+
+
+def test_masks_that_pycocotools_scores(real_data):
+    for split in ('train', 'val'):
+        file = real_data / 'coco' / 'annotations' / f'instances_{split}2017.json'
+        content = json.loads(file.read_text())
+        images = {image['id']: (image['height'], image['width']) for image in content['images']}
+        for annotation in content['annotations']:
+            size = images[annotation['image_id']]
+            assert scored_mask_problem(annotation['segmentation'], *size) is None
+
+
+@pytest.mark.parametrize('mask', [None, [], {}, dict(size=[9, 9]), [[]], [[1, 2, 3, 4]]])
+def test_masks_that_pycocotools_fails_on(mask):
+    assert scored_mask_problem(mask, 9, 9)
+    coco = COCO()
+    coco.imgs = {1: dict(height=9, width=9)}
+    with pytest.raises(Exception):  # noqa: B017, PT011 (each fails in another way)
+        coco_mask.decode(coco.annToRLE(dict(image_id=1, segmentation=mask)))
