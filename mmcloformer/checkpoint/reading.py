@@ -5,11 +5,12 @@ import re
 import zipfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import CheckpointLoader
+from mmengine.runner import CheckpointLoader, checkpoint
 
 from ..errors import CheckpointError
 
@@ -59,8 +60,7 @@ def read_checkpoint(filename: str | Path, map_location: Any = 'cpu') -> Any:
     if path.suffix == '.safetensors':
         return _read_safetensors(path, map_location)
     try:
-        with torch.serialization.safe_globals(_MMENGINE_TYPES):
-            return torch.load(path, map_location=map_location, weights_only=True)
+        return _load(path, map_location)
     except pickle.UnpicklingError as error:
         if not _is_whole(path):
             raise _damaged(path, error) from error
@@ -75,27 +75,51 @@ def read_checkpoint(filename: str | Path, map_location: Any = 'cpu') -> Any:
 
 
 def register_safe_loading() -> None:
-    """Make every local and http(s) checkpoint that mmengine loads (`init_cfg`, `load_from`,
-    `--resume`, testing) go through `read_checkpoint`'s rules.
+    """Make every checkpoint that mmengine loads (`init_cfg`, `load_from`, `--resume`, testing),
+    wherever from, go through `read_checkpoint`'s rules.
 
     Upstream mmengine cannot resume on torch >= 2.6, where `weights_only` is the default; the
-    maintained fork falls back to unsafe loading on a refusal. This replaces both.
+    maintained fork falls back to unsafe loading on a refusal, and both load downloads unsafely.
+    This replaces all of that.
     """
     CheckpointLoader.register_scheme('', _load_from_local, force=True)
     CheckpointLoader.register_scheme(('http://', 'https://'), _load_from_http, force=True)
+    # `torchvision://`, `open-mmlab://` and `mmcls://` look up an address and call the first;
+    # what is left, `s3://` and its like, calls the second in the maintained fork.
+    checkpoint.load_from_http = _load_from_http
+    checkpoint._safe_torch_load = _load_for_mmengine
 
 
 # mmengine logs `loader.__name__[10:]` as the backend's name.
 def _load_from_local(filename: str, map_location: Any = None) -> Any:
-    return read_checkpoint(filename, map_location)
+    return _without_config(read_checkpoint(filename, map_location))
 
 
 def _load_from_http(filename: str, map_location: Any = None) -> Any:
-    target = Path(torch.hub.get_dir(), 'checkpoints', filename.rpartition('/')[2])
+    target = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(filename).path).name)
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(filename, str(target))
-    return read_checkpoint(target, map_location)
+    return _load_from_local(str(target), map_location)
+
+
+def _load_for_mmengine(file: Any, map_location: Any = None) -> Any:
+    return _without_config(_load(file, map_location))
+
+
+def _load(file: Any, map_location: Any) -> Any:
+    with torch.serialization.safe_globals(_MMENGINE_TYPES):
+        return torch.load(file, map_location=map_location, weights_only=True)
+
+
+def _without_config(loaded: Any) -> Any:
+    """Drop the text of a config, which mmengine would run as Python when it resumes. Only
+    checkpoints older than mmengine hold one under this key."""
+    if isinstance(loaded, dict) and 'meta' in loaded:
+        if not isinstance(loaded['meta'], dict):
+            raise CheckpointError(f'a checkpoint whose meta is {type(loaded["meta"])} is refused')
+        loaded['meta'].pop('config', None)
+    return loaded
 
 
 def _read_safetensors(path: Path, map_location: Any) -> Any:

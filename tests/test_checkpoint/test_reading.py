@@ -1,10 +1,7 @@
-import functools
 import os
 import pickle
 import subprocess
 import sys
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -32,16 +29,6 @@ def good(tmp_path):
     path = tmp_path / 'good.pth'
     torch.save(dict(state_dict=dict(weight=torch.arange(1000.0))), path)
     return path
-
-
-@pytest.fixture
-def served(tmp_path):
-    """URL of a server of the folder."""
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=tmp_path)
-    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f'http://127.0.0.1:{server.server_port}'
-        server.shutdown()
 
 
 def readers():

@@ -1,0 +1,184 @@
+"""Predictions for image files, by the hosts' own inferencers and visualisers."""
+
+import glob
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mmcv
+import numpy as np
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import init_default_scope
+from mmengine.runner import CheckpointLoader
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from .checkpoint import check_whole_state, get_state_dict
+from .datasets.check_image import decode, file_problem
+from .errors import UserError
+
+SUFFIXES = {'.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'}
+
+
+class Prediction(NamedTuple):
+    """What a model says of one image.
+
+    Attributes:
+        picture: The image with the result drawn in, `(H, W, 3)`, RGB.
+        result: Plain types. Boxes are corners x1, y1, x2, y2 in pixels, masks COCO's RLE.
+        labels: A segmentor's class of every pixel, `(H, W)`.
+    """
+
+    picture: NDArray[np.uint8]
+    result: dict[str, Any]
+    labels: NDArray[np.uint8] | None = None
+
+    def save(self, stem: Path) -> None:
+        """Write `STEM.png`, `STEM.json` and a segmentor's `STEM_labels.png`."""
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(self.picture).save(f'{stem}.png')
+        Path(f'{stem}.json').write_text(json.dumps(self.result))
+        if self.labels is not None:
+            Image.fromarray(self.labels).save(f'{stem}_labels.png')
+
+
+Predictor = Callable[[Path], Prediction]
+
+
+def build_predictor(cfg: Config, checkpoint: str) -> Predictor:
+    """Make a function from an image file to its prediction.
+
+    Args:
+        cfg: Config of a detector, segmentor or classifier.
+        checkpoint: Path or URL of all its weights.
+
+    Raises:
+        CheckpointError: If they cannot be read, are untrusted, or of another model.
+        UserError: If the config's `default_scope` is no host's.
+    """
+    scope = cfg.get('default_scope')
+    if scope not in _PREDICTORS:
+        raise UserError(f'default_scope={scope!r} of the config is none of {sorted(_PREDICTORS)}')
+    init_default_scope(scope)
+    return _PREDICTORS[scope](cfg, checkpoint)
+
+
+def plan_files(images: str, out: str) -> dict[Path, Path]:
+    """Find images, and where in `out` their predictions go, as `Prediction.save` takes it.
+
+    Args:
+        images: A file, a folder (searched with all below it), or a pattern with `*` or `**`.
+        out: Folder; the images' folders are repeated in it.
+
+    Raises:
+        UserError: If there are none, or a picture would be written over another or an image.
+    """
+    root = Path(images)
+    if root.is_dir():
+        found = [path for path in root.rglob('*') if path.suffix.lower() in SUFFIXES]
+    else:
+        found = [root] if root.is_file() else [*map(Path, glob.glob(images, recursive=True))]
+    files = sorted(path for path in found if path.is_file())
+    if not files:
+        raise UserError(f'{images}: no such image, folder with images or pattern that finds any')
+    if not root.is_dir():
+        root = Path(os.path.commonpath([path.parent for path in files]))
+    plan = {path: Path(out, path.relative_to(root)).with_suffix('') for path in files}
+    taken = {path.resolve(): path for path in files}
+    for path, stem in plan.items():
+        picture = Path(f'{stem}.png').resolve()
+        if picture in taken:
+            raise UserError(
+                f'the picture of {path} would go to {picture}, which is {taken[picture]} or its '
+                f'picture: use another --out, or give other names'
+            )
+        taken[picture] = path
+    return plan
+
+
+def image_problem(path: Path) -> str | None:
+    """Say why an image cannot be read, or None if it can."""
+    content = path.read_bytes()
+    problem = file_problem(content)
+    if problem is None:
+        image, problem = decode(lambda: mmcv.imfrombytes(content))
+        if image is None:
+            return 'is no image that OpenCV reads, which the hosts use; save it as JPEG or PNG'
+    return problem
+
+
+def _detector(cfg: Config, checkpoint: str) -> Predictor:
+    from mmdet.apis import DetInferencer
+
+    inferencer = DetInferencer(cfg, checkpoint, show_progress=False)
+    _check_whole(inferencer.model, checkpoint)
+    classes = inferencer.model.dataset_meta['classes']
+    threshold = _drawing(cfg).get('score_thr', 0.3)
+
+    def predict(path: Path) -> Prediction:
+        out = inferencer(str(path), return_vis=True, pred_score_thr=threshold)
+        result = dict(image=str(path), **out['predictions'][0])
+        result['names'] = [classes[label] for label in result['labels']]
+        return Prediction(out['visualization'][0], result)
+
+    return predict
+
+
+def _segmentor(cfg: Config, checkpoint: str) -> Predictor:
+    from mmseg.apis import MMSegInferencer
+
+    inferencer = MMSegInferencer(cfg, checkpoint)
+    inferencer.show_progress = False
+    _check_whole(inferencer.model, checkpoint)
+    classes = inferencer.model.dataset_meta['classes']
+
+    def predict(path: Path) -> Prediction:
+        out = inferencer(str(path), return_vis=True)
+        labels = out['predictions'].astype(np.uint8)
+        counts = np.bincount(labels.ravel())
+        shares = {classes[i]: counts[i] / labels.size for i in counts.nonzero()[0]}
+        return Prediction(out['visualization'], dict(image=str(path), shares=shares), labels)
+
+    return predict
+
+
+def _classifier(cfg: Config, checkpoint: str) -> Predictor:
+    from mmpretrain import ImageClassificationInferencer
+
+    inferencer = ImageClassificationInferencer(cfg, checkpoint, get_device())
+    _check_whole(inferencer.model, checkpoint)
+    size = {k: v for k, v in _drawing(cfg).items() if k in ('resize', 'rescale_factor')}
+
+    def predict(path: Path) -> Prediction:
+        # By steps: its call shows a progress bar of its own. It draws only into a folder.
+        samples = inferencer.forward(next(inferencer.preprocess([str(path)])))
+        with tempfile.TemporaryDirectory() as folder:
+            picture = inferencer.visualize([str(path)], samples, show_dir=folder, **size)[0]
+        result = inferencer.postprocess(samples, None)[0]
+        result['pred_scores'] = result['pred_scores'].tolist()
+        return Prediction(picture, dict(image=str(path), **result))
+
+    return predict
+
+
+_PREDICTORS: dict[str, Callable[[Config, str], Predictor]] = {
+    'mmdet': _detector,
+    'mmseg': _segmentor,
+    'mmpretrain': _classifier,
+}
+
+
+def _drawing(cfg: Config) -> dict[str, Any]:
+    """How `tools/test.py --show-dir` draws."""
+    return cfg.get('default_hooks', {}).get('visualization', {})
+
+
+def _check_whole(model: nn.Module, checkpoint: str) -> None:
+    """The inferencers go on with random weights for what does not match."""
+    loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    check_whole_state(model, get_state_dict(loaded, checkpoint))

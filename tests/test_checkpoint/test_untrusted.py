@@ -1,0 +1,235 @@
+"""No tool runs code that a checkpoint carries, wherever it lies and however it is asked for."""
+
+import copy
+import functools
+import pickle
+import runpy
+import sys
+from types import SimpleNamespace
+
+import mmengine
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import CheckpointLoader
+
+from mmcloformer.checkpoint import read_checkpoint
+from mmcloformer.errors import CheckpointError
+from tests.conftest import ROOT, coco_options
+from tests.test_checkpoint.test_reading import Payload
+from tests.tiny import write_detector
+
+HIDING_PLACES = {
+    'whole state dict': lambda checkpoint, code: checkpoint.update(state_dict=code),
+    'weight': lambda checkpoint, code: checkpoint['state_dict'].update({'bbox_head.bias': code}),
+    'optimizer': lambda checkpoint, code: checkpoint['optimizer']['state'][0].update(exp_avg=code),
+    'message hub': lambda checkpoint, code: checkpoint['message_hub']['runtime_info'].update(
+        cfg=[dict(deep=(1, code))]
+    ),
+    'meta': lambda checkpoint, code: checkpoint['meta'].update(dataset_meta=dict(classes=code)),
+}
+FORMATS = {
+    'zip': torch.save,
+    'legacy': functools.partial(torch.save, _use_new_zipfile_serialization=False),
+    'bare pickle': lambda checkpoint, path: path.write_bytes(pickle.dumps(checkpoint)),
+}
+
+
+@pytest.fixture(scope='module')
+def config(shapes, tmp_path_factory):
+    return write_detector(tmp_path_factory.mktemp('config') / 'tiny.py', shapes, epochs=1)
+
+
+@pytest.fixture(scope='module')
+def run(config):
+    """Run a tool here; returns its exit status and message."""
+
+    def run_tool(tool, *args):
+        argv, sys.argv = sys.argv, [tool, *map(str, args)]
+        try:
+            runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
+        except SystemExit as exit:
+            return exit.code
+        finally:
+            sys.argv = argv
+        return 0
+
+    return run_tool
+
+
+@pytest.fixture(scope='module')
+def whole(run, config, tmp_path_factory):
+    """All that a run saves, after four iterations."""
+    work_dir = tmp_path_factory.mktemp('trained')
+    assert run('train.py', config, '--work-dir', work_dir) == 0
+    return read_checkpoint(work_dir / 'epoch_1.pth')
+
+
+@pytest.fixture
+def touched(tmp_path):
+    """What the code would make; it never may."""
+    path = tmp_path / 'touched'
+    yield path
+    assert not path.exists()
+
+
+@pytest.fixture
+def bad(whole, touched, tmp_path):
+    """A checkpoint that is whole but for the code in its depth."""
+    checkpoint = copy.deepcopy(whole)
+    HIDING_PLACES['message hub'](checkpoint, Payload(touched))
+    path = tmp_path / 'bad.pth'
+    torch.save(checkpoint, path)
+    return path
+
+
+def test_the_code_would_run(bad, touched):
+    torch.load(bad, weights_only=False)
+    assert touched.exists()
+    touched.rmdir()
+
+
+@pytest.mark.parametrize('form', FORMATS)
+@pytest.mark.parametrize('place', HIDING_PLACES)
+@pytest.mark.parametrize('name', ['bad.pth', 'bad.safetensors'])
+def test_wherever_it_hides(whole, touched, tmp_path, place, form, name):
+    checkpoint = copy.deepcopy(whole)
+    HIDING_PLACES[place](checkpoint, Payload(touched))
+    path = tmp_path / name
+    FORMATS[form](checkpoint, path)
+    for read in (read_checkpoint, CheckpointLoader.load_checkpoint):
+        with pytest.raises(CheckpointError, match=r'refused|damaged'):
+            read(str(path))
+
+
+DEMO = ROOT / 'configs' / 'demo' / 'retinanet_cloformer_xxs_shapes.py'
+
+
+def arguments(way, config, shapes, bad, work_dir):
+    """How a user asks for a checkpoint."""
+    init_cfg = dict(type='Pretrained', checkpoint=str(bad))
+    train = ['train.py', config, '--work-dir', work_dir]
+    if way == 'test':
+        options = ['--cfg-options', *coco_options(shapes / 'coco')]
+        return ['test.py', DEMO, bad, '--work-dir', work_dir, *options]
+    if way == 'convert':
+        return ['convert_checkpoint.py', bad, work_dir / 'out.pth']
+    if way in ('predict', 'visualize'):
+        image = next((shapes / 'coco' / 'val2017').iterdir())
+        return [f'{way}.py', DEMO, bad, image, '--out', work_dir / 'out.png']
+    if way == 'resume':
+        return [*train, '--resume', bad]
+    if way == 'resume the last':
+        (work_dir / 'last_checkpoint').write_text(str(bad))
+        return [*train, '--resume']
+    if way == 'load_from':
+        return [*train, '--cfg-options', f'load_from={bad}']
+    if way == 'init_cfg':
+        fields = (f'model.backbone.init_cfg.{key}={value}' for key, value in init_cfg.items())
+        return [*train, '--cfg-options', *fields]
+    resnet = work_dir / 'resnet.py'
+    resnet.write_text(RESNET.format(base=str(config), init_cfg=init_cfg))
+    return ['train.py', resnet, '--work-dir', work_dir]
+
+
+RESNET = """
+_base_ = {base!r}
+model = dict(
+    backbone=dict(_delete_=True, type='ResNet', depth=18, init_cfg={init_cfg}),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+)
+"""
+
+
+TOOLS = ['test', 'convert', 'resume']
+WAYS = [
+    *TOOLS,
+    'predict',
+    'visualize',
+    'resume the last',
+    'load_from',
+    'init_cfg',
+    "a host backbone's init_cfg",
+]
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_however_it_is_asked_for(run, config, shapes, bad, tmp_path, way):
+    message = run(*arguments(way, config, shapes, bad, tmp_path))
+    assert message.startswith(f'error: checkpoint {bad} is refused')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('way', TOOLS)
+def test_in_processes_of_their_own(run_tool, config, shapes, bad, tmp_path, way):
+    output = run_tool(*arguments(way, config, shapes, bad, tmp_path), code=1)
+    assert f'error: checkpoint {bad} is refused' in output
+    assert 'Traceback' not in output
+
+
+def test_counting_reads_no_checkpoint(run, config, bad, touched):
+    cfg = Config.fromfile(config)
+    cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(bad))
+    cfg.dump(bad.with_suffix('.py'))
+    assert run('complexity.py', bad.with_suffix('.py'), '--shape', 64, 64) == 0
+
+
+@pytest.mark.parametrize('scheme', ['torchvision', 'modelzoo', 'open-mmlab', 'openmmlab', 'mmcls'])
+def test_names_that_stand_for_addresses(tmp_path, monkeypatch, served, bad, scheme):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'home'))
+    torch.save(dict(state_dict={'backbone.weight': torch.ones(2)}), tmp_path / 'good.pth')
+    names = {name: f'{served}/{name}.pth?download=true' for name in ('good', 'bad')}
+    for models in ('get_torchvision_models', 'get_external_models', 'get_mmcls_models'):
+        monkeypatch.setattr(mmengine.runner.checkpoint, models, lambda: names)
+    weights = CheckpointLoader.load_checkpoint(f'{scheme}://good')['state_dict'].values()
+    assert torch.equal(*weights, torch.ones(2))
+    with pytest.raises(CheckpointError, match='refused'):
+        CheckpointLoader.load_checkpoint(f'{scheme}://bad')
+
+
+def test_object_stores(monkeypatch, bad):
+    store = SimpleNamespace(get=lambda name: bad.read_bytes())
+    monkeypatch.setattr(mmengine.runner.checkpoint, 'get_file_backend', lambda *_, **__: store)
+    with pytest.raises(pickle.UnpicklingError):
+        CheckpointLoader.load_checkpoint('s3://bucket/bad.pth')
+
+
+def test_a_config_in_a_checkpoint_is_not_run(run, config, whole, touched, tmp_path):
+    """mmengine does so to resume, with what old checkpoints hold as `config`."""
+    code = f'import os\nos.mkdir({str(touched)!r})\n'
+    checkpoint = copy.deepcopy(whole)
+    checkpoint['meta'].update(config=code)
+    path = tmp_path / 'old.pth'
+    torch.save(checkpoint, path)
+    options = ['--cfg-options', 'train_cfg.max_epochs=2']
+    assert run('train.py', config, '--work-dir', tmp_path, '--resume', path, *options) == 0
+    assert (tmp_path / 'epoch_2.pth').is_file()
+
+
+class Built:
+    """Unpickling this calls a function that read_checkpoint allows."""
+
+    def __init__(self, *call):
+        self.call = call
+
+    def __reduce__(self):
+        return self.call
+
+
+def test_a_config_disguised_is_refused(tmp_path):
+    """A numpy record answers to names as a dict does, and has no keys to drop."""
+    record = np.array((1, 1, 'config'), 'i8, i8, U6')[()]
+    rebuild = record.__reduce__()[0]
+    meta = Built(rebuild, (Built(np.dtype, (record.dtype.descr,)), record.tobytes()))
+    path = tmp_path / 'bad.pth'
+    torch.save(dict(meta=meta), path)
+    assert 'config' in read_checkpoint(path)['meta']
+    with pytest.raises(CheckpointError, match='refused'):
+        CheckpointLoader.load_checkpoint(str(path))
+
+
+def test_nothing_else_unpickles():
+    sources = [*(ROOT / 'mmcloformer').rglob('*.py'), *(ROOT / 'tools').glob('*.py')]
+    for word in ('torch.load(', 'pickle.load', 'load_url'):
+        assert {path.name for path in sources if word in path.read_text()} <= {'reading.py'}

@@ -1,0 +1,192 @@
+"""Predictions for files, by each host's model after two iterations."""
+
+import argparse
+import copy
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as rle
+
+from mmcloformer.datasets.shapes import CLASSES
+from mmcloformer.errors import CheckpointError, UserError
+from mmcloformer.launch import build_runner, load_config
+from mmcloformer.predict import build_predictor, image_problem, plan_files
+from tests.conftest import ROOT, coco_options
+
+DETECTOR = 'mask-rcnn_cloformer_xxs_shapes'
+SEGMENTOR = 'semantic-fpn_cloformer_xxs_shapes'
+CLASSIFIER = 'cloformer_xxs_shapes'
+FOLDERS = {DETECTOR: 'coco', SEGMENTOR: 'ade20k', CLASSIFIER: 'imagenet'}
+
+
+def train(name, shapes, work_dir):
+    """Two iterations; returns the config and the checkpoint."""
+    options = {f'{split}_dataloader.num_workers': 0 for split in ('train', 'val', 'test')}
+    options |= {f'{split}_dataloader.persistent_workers': False for split in ('train', 'val')}
+    options |= {
+        f'{split}_dataloader.dataset.data_root': f'{shapes}/{FOLDERS[name]}/'
+        for split in ('train', 'val', 'test')
+    }
+    if name == DETECTOR:
+        options |= dict(option.split('=', 1) for option in coco_options(shapes / 'coco'))
+        # Untrained scores are all below the usual thresholds.
+        options['model.test_cfg.rcnn.score_thr'] = 0.0
+        options['default_hooks.visualization.score_thr'] = 0.0
+    length = 'max_iters' if name == SEGMENTOR else 'max_epochs'
+    end = 2 if name == SEGMENTOR else 1
+    options |= {f'train_cfg.{length}': end, 'default_hooks.checkpoint.interval': end}
+    options['train_cfg.val_interval'] = 9
+    options['train_dataloader.dataset.indices'] = 8
+    args = argparse.Namespace(
+        config=ROOT / 'configs' / 'demo' / f'{name}.py',
+        work_dir=str(work_dir),
+        launcher='none',
+        local_rank=0,
+        cfg_options=options,
+    )
+    cfg = load_config(args)
+    cfg.train_dataloader.batch_size = 4
+    build_runner(cfg).train()
+    return cfg, (work_dir / 'last_checkpoint').read_text()
+
+
+@pytest.fixture(scope='module')
+def trained(shapes, tmp_path_factory):
+    """Config and checkpoint by the config's name."""
+    return {name: train(name, shapes, tmp_path_factory.mktemp(name)) for name in FOLDERS}
+
+
+@pytest.fixture
+def folder(shapes, tmp_path):
+    """Images of two sizes and in two formats, one grey, one in a folder below."""
+    scene = Image.open(next((shapes / 'coco' / 'val2017').iterdir())).convert('RGB')
+    folder = tmp_path / 'images'
+    (folder / 'below').mkdir(parents=True)
+    scene.save(folder / 'scene.jpg')
+    scene.convert('L').save(folder / 'grey.png')
+    scene.crop((0, 0, 97, 65)).save(folder / 'below' / 'scene.PNG')
+    (folder / 'notes.txt').write_text('no image')
+    return folder
+
+
+def predict_all(trained, name, folder, out):
+    """Size of each image and what was said of it, from the files written."""
+    predict = build_predictor(*trained[name])
+    for path, stem in plan_files(str(folder), str(out)).items():
+        assert image_problem(path) is None
+        predict(path).save(stem)
+        result = json.loads(stem.with_suffix('.json').read_text())
+        assert result['image'] == str(path)
+        picture, image = Image.open(stem.with_suffix('.png')), Image.open(path)
+        assert picture.mode == 'RGB'
+        if name != CLASSIFIER:
+            assert picture.size == image.size
+            assert np.abs(np.array(picture, int) - np.array(image.convert('RGB'))).max() > 50
+        yield stem, image.size, result
+
+
+def test_detector(trained, folder, tmp_path):
+    results = list(predict_all(trained, DETECTOR, folder, tmp_path))
+    assert len(results) == 3
+    for _, (width, height), result in results:
+        assert 0 < len(result['scores']) == len(result['bboxes']) == len(result['masks'])
+        assert result['scores'] == sorted(result['scores'], reverse=True)
+        assert result['names'] == [CLASSES[label] for label in result['labels']]
+        boxes = np.array(result['bboxes'])
+        assert (boxes >= 0).all()
+        assert (boxes <= [width, height, width, height]).all()
+        assert rle.decode(result['masks'][0]).shape == (height, width)
+
+
+def test_only_what_is_sure_is_drawn_and_colours_stay(trained, folder):
+    """As sure as the config says, as in testing."""
+    cfg = copy.deepcopy(trained[DETECTOR][0])
+    cfg.default_hooks.visualization.score_thr = 1.0
+    prediction = build_predictor(cfg, trained[DETECTOR][1])(folder / 'scene.jpg')
+    assert prediction.result['scores']
+    image = np.array(Image.open(folder / 'scene.jpg'), int)
+    assert np.abs(prediction.picture - image).mean() < 3  # Two decoders of JPEG.
+
+
+def test_segmentor(trained, folder, tmp_path):
+    for stem, (width, height), result in predict_all(trained, SEGMENTOR, folder, tmp_path):
+        labels = np.array(Image.open(f'{stem}_labels.png'))
+        assert labels.shape == (height, width)
+        classes = ['ground', *CLASSES]
+        shares = {classes[i]: (labels == i).mean() for i in np.unique(labels)}
+        assert result['shares'] == pytest.approx(shares)
+
+
+def test_classifier(trained, folder, tmp_path):
+    for _, _, result in predict_all(trained, CLASSIFIER, folder, tmp_path):
+        scores = result['pred_scores']
+        assert sum(scores) == pytest.approx(1, abs=1e-5)
+        assert result['pred_class'] == CLASSES[int(np.argmax(scores))]
+        assert result['pred_score'] == max(scores)
+
+
+def test_checkpoints_of_others(trained, tmp_path):
+    cfg = trained[CLASSIFIER][0]
+    with pytest.raises(CheckpointError, match='not of this config'):
+        build_predictor(cfg, trained[SEGMENTOR][1])
+    torch.save(dict(state_dict=argparse.Namespace()), tmp_path / 'bad.pth')
+    with pytest.raises(CheckpointError, match='refused'):
+        build_predictor(cfg, str(tmp_path / 'bad.pth'))
+
+
+def test_no_hosts_config(trained):
+    cfg, checkpoint = trained[CLASSIFIER]
+    with pytest.raises(UserError, match='default_scope'):
+        build_predictor(type(cfg)(dict(default_scope='mmpose')), checkpoint)
+
+
+def test_files_found(folder):
+    def names(images):
+        return {
+            str(path.relative_to(folder)): str(stem)
+            for path, stem in plan_files(images, 'out').items()
+        }
+
+    everything = {
+        'below/scene.PNG': 'out/below/scene',
+        'grey.png': 'out/grey',
+        'scene.jpg': 'out/scene',
+    }
+    assert names(str(folder)) == everything
+    assert names(f'{folder}/**/*.[jpP]*') == everything
+    assert names(f'{folder}/below/*') == {'below/scene.PNG': 'out/scene'}
+    assert names(f'{folder}/scene.jpg') == {'scene.jpg': 'out/scene'}
+    for nothing in ('absent.png', '*.gif'):
+        with pytest.raises(UserError, match='no such image'):
+            plan_files(str(folder / nothing), 'out')
+
+
+def test_nothing_is_overwritten(folder):
+    with pytest.raises(UserError, match='--out'):
+        plan_files(str(folder), str(folder))
+    shutil.copy(folder / 'scene.jpg', folder / 'grey.jpg')
+    with pytest.raises(UserError, match=r'grey\.jpg'):
+        plan_files(str(folder), 'out')
+
+
+def test_the_tool_lists_what_it_cannot_read(run_tool, trained, folder, tmp_path):
+    cfg, checkpoint = trained[DETECTOR]
+    cfg.dump(tmp_path / 'config.py')
+    (folder / 'cut.jpg').write_bytes((folder / 'scene.jpg').read_bytes()[:-300])
+    (folder / 'empty.png').touch()
+    shutil.copy(folder / 'notes.txt', folder / 'text.jpg')
+    output = run_tool(
+        'predict.py', tmp_path / 'config.py', checkpoint, folder, '--out', tmp_path / 'out', code=1
+    )
+    for name, word in (('cut.jpg', 'cut short'), ('empty.png', 'empty'), ('text.jpg', 'no image')):
+        assert word in next(line for line in output.splitlines() if f'{name} is' in line)
+    assert '3 images predicted' in output
+    assert 'error: 3 of 6 files could not be read' in output
+    assert 'Traceback' not in output
+    written = {str(path.relative_to(tmp_path / 'out')) for path in (tmp_path / 'out').rglob('*.*')}
+    stems = ('scene', 'grey', 'below/scene')
+    assert written == {f'{stem}.{suffix}' for stem in stems for suffix in ('png', 'json')}
