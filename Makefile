@@ -15,7 +15,7 @@ install: $(STAMP)
 
 # mmcv builds in isolation on purpose: without torch in the build environment mmcv
 # installs without its compiled ops, in seconds, and mmcloformer.ops stands in for them.
-REQUIREMENTS = requirements/torch.txt requirements/$(STACK).txt requirements/dev.txt
+REQUIREMENTS = requirements/torch.txt requirements/$(STACK).txt requirements/deploy.txt requirements/dev.txt
 $(STAMP): $(REQUIREMENTS) setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install $(REQUIREMENTS:%=-r %)

@@ -40,6 +40,7 @@ setup(
     extras_require={
         'onedl': requirements('onedl.txt'),
         'openmmlab': requirements('openmmlab.txt'),
+        'deploy': requirements('deploy.txt'),
         'dev': requirements('dev.txt'),
     },
 )

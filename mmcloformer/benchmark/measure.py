@@ -23,7 +23,7 @@ MEMORY = {
 }
 _PACKAGES = (
     'torch', 'numpy', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection',
-    'onedl-mmpretrain', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain',
+    'onedl-mmpretrain', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain', 'onnxruntime',
 )  # fmt: skip
 
 

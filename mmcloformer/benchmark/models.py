@@ -1,7 +1,9 @@
 """The models that are compared, with random weights."""
 
 import copy
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -30,7 +32,8 @@ PEERS: dict[str, dict[str, Any]] = {
     'PoolFormer-S12': dict(type='mmpretrain.PoolFormer', arch='s12', out_indices=(0, 2, 4, 6)),
     'RepVGG-A0': dict(type='mmpretrain.RepVGG', arch='A0', out_indices=(0, 1, 2, 3)),
 }
-OURS = ('training form', 'deploy form', 'compiled')
+ONNXRUNTIME = 'onnxruntime'
+OURS = ('training form', 'deploy form', 'compiled', ONNXRUNTIME)
 LITERAL = 'literal'
 
 
@@ -71,10 +74,13 @@ def backbone_step(name: str, model: nn.Module, setting: Setting) -> Step | None:
     """Prepare one run of a backbone; the loss of training is the sum of the maps' mean squares.
 
     Returns:
-        The run, or None where the form has no such mode: deploy is for inference.
+        The run, or None where the form has no such mode: deploy is for inference, and
+        onnxruntime's package here for CPUs.
     """
-    if setting.training and name == 'deploy form':
+    if setting.training and name in ('deploy form', ONNXRUNTIME):
         return None
+    if name == ONNXRUNTIME:
+        return _onnxruntime_step(model, setting) if setting.device == 'cpu' else None
     model.to(setting.device).train(setting.training)
     if name in OURS and not setting.training and name != 'training form':
         switch_to_deploy(model)
@@ -91,6 +97,21 @@ def backbone_step(name: str, model: nn.Module, setting: Setting) -> Step | None:
         return torch.stack([out.float().square().mean() for out in outs]).sum()
 
     return _step(model, loss, lambda: forward(image), setting)
+
+
+def _onnxruntime_step(model: nn.Module, setting: Setting) -> Step:
+    import onnxruntime
+
+    from ..export import export_onnx, make_graph
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, 'backbone.onnx')
+        export_onnx(make_graph(model.eval()), path, setting.size, dynamic=setting.batch > 1)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = onnxruntime.InferenceSession(path, options, ['CPUExecutionProvider'])
+    images = torch.randn(setting.batch, 3, *setting.size).numpy()
+    return lambda: session.run(None, {'images': images})
 
 
 def config_step(path: str, setting: Setting) -> Step:

@@ -8,7 +8,17 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from .measure import environment, gflops, peak_memory, summary, time_interleaved
-from .models import LITERAL, OURS, PEERS, Setting, Step, backbone_step, build_backbone, config_step
+from .models import (
+    LITERAL,
+    ONNXRUNTIME,
+    OURS,
+    PEERS,
+    Setting,
+    Step,
+    backbone_step,
+    build_backbone,
+    config_step,
+)
 
 BACKBONES = (LITERAL, *OURS, *PEERS)
 Row = dict[str, Any]
@@ -78,7 +88,8 @@ def _measure(
             if step is None:
                 continue
             step()
-            row['peak_mb'] = peak_memory(step, setting.device)
+            # onnxruntime keeps what it has allocated, so a second run would show nothing.
+            row['peak_mb'] = None if name == ONNXRUNTIME else peak_memory(step, setting.device)
             steps[name] = step
         except RuntimeError as error:  # Shapes that do not fit, or out of memory.
             row['error'] = str(error).splitlines()[0]

@@ -1,0 +1,129 @@
+"""The graphs compute what the hosts predict, and their files what the graphs compute."""
+
+import copy
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from mmcloformer.export import ExportError, export_onnx, make_graph
+from mmcloformer.export.comparison import Tolerance, compare
+from mmcloformer.export.segmentor import AdaptiveAveragePool
+from mmcloformer.models.deploy import DeployError
+from tests.test_export.conftest import NAMES, tiny_config, tiny_model
+
+# One below every window and stride, one of a single pixel in the deepest map, two that no window
+# divides, and a multiple of all.
+SIZES = [(17, 30), (64, 90), (101, 141), (225, 330), (320, 352)]
+
+
+class InTorch:
+    """A graph that looks like onnxruntime's session of it."""
+
+    def __init__(self, graph, size=('height', 'width')):
+        self.graph, self.size = graph, size
+
+    def get_inputs(self):
+        return [type('Input', (), dict(shape=[1, 3, *self.size]))]
+
+    def get_outputs(self):
+        return [type('Output', (), dict(name=name)) for name in self.graph.outputs]
+
+    def run(self, names, inputs):
+        with torch.no_grad():
+            results = self.graph(torch.from_numpy(inputs['images']))
+        results = results if isinstance(results, tuple) else (results,)
+        return [result.numpy() for result in results]
+
+
+@pytest.fixture(scope='module')
+def images(shapes):
+    return sorted((shapes / 'coco/val2017').glob('*'))
+
+
+@pytest.mark.parametrize('size', [('height', 'width'), (100, 150)])
+@pytest.mark.parametrize('kind', list(NAMES))
+def test_graph_is_the_hosts_prediction(tiny, images, kind, size):
+    cfg, model, graph = tiny(kind)
+    report = compare(InTorch(graph, size), model, graph, cfg, images, Tolerance())
+    assert report.disagreements == []
+    assert report.differences
+    # The comparison had something to compare.
+    if kind in ('detector', 'mask-rcnn'):
+        results = graph(torch.randn(1, 3, 128, 128))
+        assert len(results[0]) > 5
+
+
+FAST = ['classifier', 'segmentor', 'detector']
+KINDS = [*FAST, *(pytest.param(kind, marks=pytest.mark.slow) for kind in NAMES if kind not in FAST)]
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_file_computes_the_same_at_any_size(exported, tiny, kind):
+    session, graph = exported(kind), tiny(kind)[2]
+    for size in SIZES:
+        image = torch.randn(1, 3, *size)
+        expected = InTorch(graph).run(None, dict(images=image.numpy()))
+        found = session.run(None, dict(images=image.numpy()))
+        for name, a, b in zip(graph.outputs, expected, found, strict=True):
+            assert a.shape == b.shape, (name, size)
+            assert a.dtype == b.dtype
+            if name == 'class_map':
+                assert (a != b).mean() < 1e-3
+            elif name == 'boxes':
+                np.testing.assert_allclose(a, b, atol=1e-2)
+            else:
+                np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.parametrize('kind', ['classifier', 'segmentor'])
+def test_batches(exported, tiny, kind):
+    images = np.random.RandomState(0).standard_normal((3, 3, 65, 97)).astype(np.float32)
+    together = exported(kind).run(None, dict(images=images))[0]
+    apart = [exported(kind).run(None, dict(images=image[None]))[0][0] for image in images]
+    np.testing.assert_allclose(together, apart, atol=1e-5)
+
+
+@pytest.mark.parametrize('kind', ['detector', pytest.param('mask-rcnn', marks=pytest.mark.slow)])
+def test_no_instances(tiny, tmp_path, kind):
+    cfg, model, _ = tiny(kind)
+    graph = make_graph(model)
+    graph.model.test_cfg = copy.deepcopy(cfg.model.test_cfg)
+    graph.model.test_cfg.get('rcnn', graph.model.test_cfg).score_thr = 1.1
+    export_onnx(graph, tmp_path / 'none.onnx', (64, 64))
+    session = onnxruntime.InferenceSession(tmp_path / 'none.onnx')
+    results = session.run(None, dict(images=np.zeros((1, 3, 64, 64), np.float32)))
+    assert [len(result) for result in results] == [0] * len(graph.outputs)
+
+
+@pytest.mark.parametrize('length', [1, 2, 5, 6, 7, 16, 33])
+@pytest.mark.parametrize('size', [1, 2, 3, 6])
+def test_adaptive_average_pool(size, length):
+    x = torch.randn(2, 4, length, length + 3)
+    expected = nn.AdaptiveAvgPool2d(size)(x)
+    torch.testing.assert_close(AdaptiveAveragePool((size, size))(x), expected)
+
+
+def test_the_model_stays_as_it_was(tiny):
+    _, model, graph = tiny('upernet')
+    assert not model.backbone.deployed
+    assert graph.model.backbone.deployed
+    assert any(isinstance(module, nn.AdaptiveAvgPool2d) for module in model.modules())
+
+
+def test_what_cannot_be_exported_is_said():
+    with pytest.raises(ExportError, match='Conv2d cannot be exported'):
+        make_graph(nn.Conv2d(3, 3, 1).eval())
+    cfg = tiny_config(NAMES['segmentor'])
+    cfg.model.test_cfg = dict(mode='slide', crop_size=(64, 64), stride=(32, 32))
+    with pytest.raises(ExportError, match="set it to 'whole'"):
+        make_graph(tiny_model(cfg, 'semantic-fpn'))
+    with pytest.raises(DeployError, match=r'call eval\(\)'):
+        make_graph(tiny_model(tiny_config(NAMES['classifier']), 'cloformer').train())
+    cfg = tiny_config(NAMES['detector'])
+    cfg.model.test_cfg.nms = dict(type='soft_nms', iou_threshold=0.5)
+    graph = make_graph(tiny_model(cfg, 'retinanet'))
+    with pytest.raises(ExportError, match='soft_nms'):
+        graph(torch.randn(1, 3, 64, 64))

@@ -1,0 +1,236 @@
+"""Prediction without torch is prediction by the host."""
+
+import importlib.util
+import json
+import pickle
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import TRANSFORMS, init_default_scope
+from pycocotools import mask as coco_mask
+
+from tests.conftest import ROOT, coco_options
+from tests.test_export.conftest import NAMES, tiny_config, tiny_model
+
+TOOL = ROOT / 'tools' / 'predict_onnx.py'
+# Nothing of the training stack may be imported.
+BLOCKER = """
+import runpy, sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in {blocked}:
+            raise ImportError(f'{{name}} is not there')
+sys.meta_path.insert(0, Blocker())
+sys.argv = {argv}
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+BLOCKED = {
+    'torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'mmcloformer',
+    'pycocotools', 'onnx', 'onnxscript', 'matplotlib', 'PIL',
+}  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def tool():
+    spec = importlib.util.spec_from_file_location('predict_onnx', TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def predict(*args, code=0):
+    argv = list(map(str, [TOOL, *args]))
+    script = BLOCKER.format(blocked=BLOCKED, argv=argv)
+    done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    'step',
+    [
+        dict(type='Resize', scale=(133, 80), keep_ratio=True),
+        dict(type='Resize', scale=(90, 70), interpolation='bicubic'),
+        dict(type='Resize', scale=64, backend='pillow', interpolation='bicubic'),
+        dict(type='ResizeEdge', scale=64, backend='pillow', interpolation='bicubic'),
+        dict(type='ResizeEdge', scale=50, edge='long'),
+        dict(type='CenterCrop', crop_size=41),
+        dict(type='CenterCrop', crop_size=(30, 45)),
+    ],
+    ids=str,
+)
+def test_steps_are_the_hosts(tool, step):
+    from mmcloformer.export.model import _read_step
+
+    init_default_scope('mmpretrain')
+    __import__('mmpretrain.datasets')
+    transform = TRANSFORMS.build(dict(step))
+    described = json.loads(json.dumps(dict(type=step['type'], **_read_step(step['type'], step))))
+    rng = np.random.RandomState(0)
+    for height, width in ((101, 150), (177, 99), (64, 64)):
+        image = rng.randint(0, 256, (height, width, 3), np.uint8)
+        expected = transform(dict(img=image, img_shape=image.shape[:2]))['img']
+        found = tool.STEPS[step['type']](image, described)
+        assert np.array_equal(found, expected)
+
+
+def test_fit_keeps_the_ratio(tool):
+    step = dict(shape=[60, 100], interpolation='bilinear', backend='cv2')
+    for shape, expected in (((30, 40), (60, 80)), ((400, 50), (60, 8)), ((50, 200), (25, 100))):
+        assert tool.fit_step(np.zeros((*shape, 3), np.uint8), step).shape[:2] == expected
+
+
+def test_masks_are_pasted_as_by_the_host(tool):
+    from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+
+    rng = np.random.RandomState(0)
+    for _ in range(20):
+        mask = cv2.GaussianBlur(rng.rand(28, 28).astype(np.float32), (0, 0), 3)
+        mask -= np.median(mask) - 0.5
+        corners = np.sort(rng.uniform(-10, 90, (2, 2)), axis=0)
+        box = np.float32(corners.ravel())
+        expected = _do_paste_mask(
+            torch.from_numpy(mask)[None, None], torch.from_numpy(box)[None], 70, 80, False
+        )[0][0]
+        found = tool.paste(mask, box, 70, 80)
+        assert np.mean(found != (expected >= 0.5).numpy()) < 1e-3
+
+
+@pytest.mark.parametrize('share', [0, 0.01, 0.5, 1])
+def test_masks_are_encoded_as_by_pycocotools(tool, share):
+    rng = np.random.RandomState(0)
+    for shape in ((1, 1), (7, 300), (120, 90)):
+        mask = rng.rand(*shape) < share
+        expected = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+        found = tool.encode(mask)
+        assert found == dict(size=list(shape), counts=expected['counts'].decode())
+
+
+@pytest.fixture(scope='module')
+def exported(shapes, run_tool, tmp_path_factory):
+    """Config, checkpoint and file of a kind of model, for the scenes' own size."""
+    folder = tmp_path_factory.mktemp('exported')
+
+    def export(kind):
+        config, checkpoint, out = (folder / f'{kind}{end}' for end in ('.py', '.pth', '.onnx'))
+        if not out.exists():
+            cfg = tiny_config(NAMES[kind])
+            cfg.dump(config)
+            model = tiny_model(cfg, NAMES[kind].partition('_')[0])
+            torch.save(dict(meta={}, state_dict=model.state_dict()), checkpoint)
+            run_tool('export_onnx.py', config, checkpoint, out, '--shape', 128, 128)
+        return config, checkpoint, out
+
+    return export
+
+
+@pytest.mark.parametrize('kind', ['detector', pytest.param('mask-rcnn', marks=pytest.mark.slow)])
+def test_instances_are_those_of_the_hosts_test(exported, shapes, run_tool, tmp_path, kind):
+    config, checkpoint, model = exported(kind)
+    annotations = shapes / 'coco/annotations/instances_val2017.json'
+    out, expected = tmp_path / 'results.json', tmp_path / 'expected.pkl'
+    printed = predict(model, shapes / 'coco/val2017', '--out', out, '--annotations', annotations)
+    assert '4 images' in printed
+    run_tool(
+        'test.py', config, checkpoint, '--work-dir', tmp_path, '--out', expected,
+        '--cfg-options', *coco_options(shapes / 'coco'),
+    )  # fmt: skip
+    records = json.loads(out.read_text())
+    ids = {c['name']: c['id'] for c in json.loads(annotations.read_text())['categories']}
+    for image in pickle.loads(expected.read_bytes()):
+        instances = image['pred_instances']
+        found = [record for record in records if record['image_id'] == image['img_id']]
+        assert len(found) == len(instances['scores']) > 5
+        scores = [record['score'] for record in found]
+        np.testing.assert_allclose(scores, instances['scores'], atol=1e-4)
+        for record in found:
+            x, y, w, h = record['bbox']
+            assert record['category_id'] == ids[record['category']]
+            apart = np.abs(np.float32([x, y, x + w, y + h]) - instances['bboxes'].numpy()).max(1)
+            same = apart < 0.05
+            assert any(
+                record['category'] == tuple(ids)[label] for label in instances['labels'][same]
+            )
+            if kind == 'mask-rcnn':
+                masks = [instances['masks'][i] for i in np.flatnonzero(same)]
+                ious = coco_mask.iou([record['segmentation']], masks, [0] * len(masks))
+                assert ious.max() > 0.99
+
+
+def test_a_fixed_size_takes_any_image(exported, tmp_path):
+    """The instances of an image and of the same one twice as large are the same."""
+    model = exported('detector')[2]
+    image = cv2.GaussianBlur(np.random.RandomState(0).rand(96, 128, 3) * 255, (0, 0), 8)
+    image = image.astype(np.uint8)
+    for name, factor in (('small', 1), ('large', 2)):
+        large = np.repeat(np.repeat(image, factor, 0), factor, 1)
+        cv2.imwrite(str(tmp_path / f'{name}.png'), large)
+    predict(model, tmp_path, '--out', tmp_path / 'results.json')
+    records = json.loads((tmp_path / 'results.json').read_text())
+    small, large = (
+        [record for record in records if record['image_id'] == f'{name}.png']
+        for name in ('small', 'large')
+    )
+    assert len(small) == len(large) > 5
+    for a, b in zip(small, large):
+        np.testing.assert_allclose(np.float32(a['bbox']) * 2, b['bbox'], atol=0.5)
+        # The lower fourth of the input is padding.
+        assert a['bbox'][1] + a['bbox'][3] <= 96
+
+
+def test_class_maps_are_those_of_the_host(exported, shapes, tmp_path):
+    config, checkpoint, model = exported('segmentor')
+    out = tmp_path / 'results.json'
+    folder = shapes / 'ade20k/images/validation'
+    predict(model, folder, '--out', out)
+    records = json.loads(out.read_text())
+    assert [record['image'] for record in records] == sorted(p.name for p in folder.glob('*'))
+
+    from mmseg.apis import inference_model, init_model
+
+    host = init_model(str(config), str(checkpoint), device='cpu')
+    for record in records:
+        found = cv2.imread(record['class_map'], cv2.IMREAD_UNCHANGED)
+        expected = inference_model(host, str(folder / record['image'])).pred_sem_seg.data[0]
+        assert (found != expected.numpy()).mean() < 1e-3
+        assert sum(record['pixels'].values()) == found.size
+
+
+def test_a_folder_with_a_broken_file(exported, shapes, tmp_path):
+    model = exported('segmentor')[2]
+    source = next((shapes / 'ade20k/images/validation').glob('*'))
+    (tmp_path / 'whole.jpg').write_bytes(source.read_bytes())
+    (tmp_path / 'cut.png').write_bytes(b'\x89PNG')
+    (tmp_path / 'empty.jpg').write_bytes(b'')
+    (tmp_path / 'notes.txt').write_text('no image')
+    out = tmp_path / 'results.json'
+    printed = predict(model, tmp_path, '--out', out, code=1)
+    assert printed.count('not an image') == 2
+    assert '1 images' in printed
+    assert [record['image'] for record in json.loads(out.read_text())] == ['whole.jpg']
+
+
+def test_classes_are_ranked(tmp_path, tool, shapes):
+    names = ['a', 'b', 'c']
+    results = dict(probabilities=np.float32([[0.2, 0.7, 0.1]]))
+    (record,) = tool.to_ranking(results, names, 'x.png')
+    assert [c['name'] for c in record['classes']] == ['b', 'a', 'c']
+
+
+def test_another_onnx_file_is_refused(tmp_path):
+    import onnx
+
+    node = onnx.helper.make_node('Identity', ['x'], ['y'])
+    ends = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1]) for n in 'xy']
+    graph = onnx.helper.make_graph([node], 'other', ends[:1], ends[1:])
+    opset = onnx.helper.make_opsetid('', 20)
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10), tmp_path / 'o.onnx'
+    )
+    cv2.imwrite(str(tmp_path / 'x.png'), np.zeros((8, 8, 3), np.uint8))
+    printed = predict(tmp_path / 'o.onnx', tmp_path, '--out', tmp_path / 'r.json', code=1)
+    assert 'no model of tools/export_onnx.py' in printed

@@ -1,0 +1,94 @@
+#!/usr/bin/env python
+"""Export a trained model to ONNX, run the file in onnxruntime and compare it with PyTorch.
+
+Exits with 1 if detections or labels disagree; the file is there nevertheless.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnxruntime
+from mmengine.config import Config
+
+import mmcloformer  # before any host: it puts the ops stand-in in place
+from mmcloformer.analysis.complexity import DEFAULT_SHAPES
+from mmcloformer.datasets.store import write_shapes
+from mmcloformer.errors import UserError
+from mmcloformer.export import ExportError, export_onnx, make_graph
+from mmcloformer.export.comparison import HALF, Tolerance, compare
+from mmcloformer.export.model import describe, load_model
+from mmcloformer.launch import exit_on_user_error
+
+DEMO_SCENES = Path('data/shapes/coco/val2017')
+NUM_IMAGES = 8
+SUFFIXES = ('.jpg', '.jpeg', '.png')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('out', help='ONNX file to write')
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs=2,
+        metavar=('H', 'W'),
+        help='size of the input (default: 800 1280 for mmdet, 512 512 mmseg, 224 224 mmpretrain)',
+    )
+    parser.add_argument(
+        '--dynamic', action='store_true', help='any size of input, and any batch but for detectors'
+    )
+    parser.add_argument('--fp16', action='store_true', help='float16 weights and activations')
+    parser.add_argument(
+        '--verify', type=Path, metavar='DIR', help=f'images to compare on, the first {NUM_IMAGES}'
+    )
+    args = parser.parse_args()
+    if not Path(args.config).is_file():
+        raise UserError(f'config {args.config} does not exist')
+    with images_to_compare(args.verify) as images:
+        run(args, images)
+
+
+def run(args: argparse.Namespace, images: list[Path]) -> None:
+    cfg = Config.fromfile(args.config)
+    shape = tuple(args.shape or DEFAULT_SHAPES[cfg.default_scope])
+    model, classes = load_model(cfg, args.checkpoint)
+    graph = make_graph(model, half=args.fp16)
+    metadata = describe(cfg, graph, classes, None if args.dynamic else shape)
+    metadata |= dict(config=Path(args.config).name, mmcloformer=mmcloformer.__version__)
+    export_onnx(graph, args.out, shape, args.dynamic, metadata)
+    size = Path(args.out).stat().st_size / 1e6
+    print(f'{args.out}: {graph.task}, {size:.1f} MB')
+
+    session = onnxruntime.InferenceSession(args.out, providers=['CPUExecutionProvider'])
+    tolerance = HALF if args.fp16 else Tolerance()
+    report = compare(session, model, graph, cfg, images, tolerance)
+    print(f'largest differences from PyTorch on {len(images)} images:')
+    for name, value in report.differences.items():
+        print(f'  {name}: {value:.2g}')
+    if report.disagreements:
+        raise ExportError(
+            'onnxruntime disagrees with PyTorch on ' + '; '.join(report.disagreements)
+        )
+
+
+@contextmanager
+def images_to_compare(folder: Path | None) -> Iterator[list[Path]]:
+    """The first images of a folder, else of the demo's scenes, else of new ones."""
+    with tempfile.TemporaryDirectory() as temporary:
+        if folder is None and not DEMO_SCENES.is_dir():
+            write_shapes(temporary, ('coco',), num_train=1, num_val=NUM_IMAGES)
+            folder = Path(temporary, 'coco/val2017')
+        folder = folder or DEMO_SCENES
+        images = sorted(p for p in folder.glob('*') if p.suffix.lower() in SUFFIXES)
+        if not images:
+            raise UserError(f'no image to compare on in {folder}')
+        yield images[:NUM_IMAGES]
+
+
+if __name__ == '__main__':
+    exit_on_user_error(main)
