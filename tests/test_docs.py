@@ -51,7 +51,7 @@ def test_options_are_those_of_the_tools(page):
         tools = [word.removeprefix('tools/') for word in words if word.startswith('tools/')]
         if tools:
             parser = (ROOT / 'tools' / PARSERS.get(tools[0], tools[0])).read_text()
-            options = {word.partition('=')[0] for word in words if word.startswith('--')}
+            options = {re.split('[=;]', word)[0] for word in words if word.startswith('--')}
             assert {o for o in options if f"'{o}'" not in parser + shared} == set(), words
 
 

@@ -109,6 +109,8 @@ def _onnxruntime_step(model: nn.Module, setting: Setting) -> Step:
         export_onnx(make_graph(model.eval()), path, setting.size, dynamic=setting.batch > 1)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
+        # Its threads would go on spinning into the next model's turn.
+        options.add_session_config_entry('session.force_spinning_stop', '1')
         session = onnxruntime.InferenceSession(path, options, ['CPUExecutionProvider'])
     images = torch.randn(setting.batch, 3, *setting.size).numpy()
     return lambda: session.run(None, {'images': images})

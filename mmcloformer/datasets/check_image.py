@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 _FETCH = 'copy or download it again'
 _JPEG, _PNG = b'\xff\xd8\xff', b'\x89PNG'
 _START_OF_SCAN, _END = b'\xff\xda', b'\xff\xd9'
-# The decoder ran out of data before the picture was full; libjpeg's other warnings are harmless.
+# Ran out of data before the picture was full. Other warnings come with whole pictures, too.
 _LOST_PIXELS = b'premature end of data segment'
 
 _T = TypeVar('_T')

@@ -40,8 +40,9 @@ def scored_mask_problem(mask: Any, height: int, width: int) -> str | None:
         The reason, or None.
     """
     if isinstance(mask, list) and mask:
-        return 'its polygon has fewer than three points' if len(mask[0]) <= 4 else None
-    if not mask or 'size' not in mask or 'counts' not in mask:
+        whole = isinstance(mask[0], list) and len(mask[0]) > 4
+        return None if whole else 'its mask is no list of polygons of three points or more'
+    if not isinstance(mask, dict) or 'size' not in mask or 'counts' not in mask:
         return 'it has no mask (segmentation)'
     return run_length_problem(mask, height, width)
 

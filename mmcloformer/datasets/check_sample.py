@@ -74,10 +74,11 @@ def _load(
 ) -> Iterator[str]:
     for step in steps:
         file = _file_of(step, info)
-        if getattr(step, 'with_mask', False) and (problem := _mask_problem(info)):
-            yield f'{_name(info)}: {problem}'
-            return
+        masks = getattr(step, 'with_mask', False)
         try:
+            if masks and (problem := _mask_problem(info)):
+                yield f'{_name(info)}: {problem}'
+                return
             loaded, problem = decode(partial(step, info))
         except Exception as error:  # Any at all: that the host raises is what is looked for.
             if file:

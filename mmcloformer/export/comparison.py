@@ -13,7 +13,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .graph import Graph
+from .graph import ExportError, Graph
 
 Results = dict[str, NDArray[Any]]
 
@@ -72,15 +72,24 @@ def compare(
         cfg: The config, for its test pipeline.
         images: Files.
         tolerance: Beyond which results disagree.
+
+    Raises:
+        ExportError: If the test pipeline makes images of another size than the input's.
     """
     report = Report()
-    pipeline = Compose(_pipeline(cfg, graph, session.get_inputs()[0].shape[2:]))
+    size = session.get_inputs()[0].shape[2:]
+    pipeline = Compose(_pipeline(cfg, graph, size))
     for path in images:
         batch = pseudo_collate([pipeline(dict(img_path=str(path), img_id=0))])
         with torch.no_grad():
             data = model.data_preprocessor(batch, False)  # type: ignore[operator]
             expected = _predict(model, graph.task, data['inputs'], data['data_samples'])
         height, width = data['data_samples'][0].img_shape[:2]
+        if isinstance(size[0], int) and size != [height, width]:
+            raise ExportError(
+                f'the test pipeline makes images of {height}x{width} pixels, and the input takes '
+                f'{size[0]}x{size[1]}: export with --shape {height} {width}'
+            )
         unpadded = data['inputs'][..., :height, :width].numpy()
         names = [output.name for output in session.get_outputs()]
         found = dict(zip(names, session.run(names, {'images': unpadded})))

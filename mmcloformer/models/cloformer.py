@@ -13,7 +13,7 @@ from ..checkpoint import load_pretrained
 from .archs import NUM_STAGES, resolve_arch
 from .deploy import DeployError, check_state, fold_backbone
 from .layer_depth import LayerDepthMixin
-from .layers import Block, CloAttention, Stem, layer_norm_2d
+from .layers import Block, CloAttention, LayerNorm2d, Stem
 
 # Each window times its stage's stride is 32 pixels: all stages pool to the same map.
 POOL_WINDOWS = (8, 4, 2, 1)
@@ -102,7 +102,7 @@ class CloFormer(BaseModule, LayerDepthMixin):
                 blocks.append(Block(attn, dims, out_dims, stride, next(rates), norm_cfg, with_cp))
             self.stages.append(blocks)
         for i in self.out_indices:
-            self.add_module(f'norm{i}', layer_norm_2d(settings.embed_dims[i]))
+            self.add_module(f'norm{i}', LayerNorm2d(settings.embed_dims[i]))
 
         self.register_load_state_dict_pre_hook(check_state)
         self._freeze()
@@ -168,10 +168,6 @@ class CloFormer(BaseModule, LayerDepthMixin):
         x = self.stem(x.contiguous(memory_format=torch.channels_last) if convert else x)
         for stage in range(self.out_indices[-1] + 1):
             *blocks, last = self._blocks(stage)
-            if stage == self.frozen_stages and self.training:
-                # Nothing before has a gradient, and without one for its input the backward pass of
-                # torch's GroupNorm crashes in channels_last (2.11.0, CPU).
-                x = x.requires_grad_()
             for block in blocks:
                 x = block(x)
             x = out = last.attend(x)

@@ -1,6 +1,5 @@
 import os
 import resource
-import signal
 from contextlib import contextmanager
 
 import pytest
@@ -54,12 +53,16 @@ def test_a_full_disk_leaves_what_was_there(tmp_path):
     }
 
 
+def interrupt(_):
+    raise KeyboardInterrupt
+
+
 def test_interrupted_before_it_is_on_the_disk_nothing_has_changed(tmp_path, monkeypatch):
     file, old = tmp_path / 'file.pth', tmp_path / 'old.pth'
     old.write_bytes(b'older')
     WholeFileBackend().remove(str(old))
     with monkeypatch.context() as patch:
-        patch.setattr(os, 'fsync', lambda _: signal.raise_signal(signal.SIGINT))
+        patch.setattr(os, 'fsync', interrupt)
         with pytest.raises(KeyboardInterrupt):
             WholeFileBackend().put(b'new', str(file))
     assert not file.exists()

@@ -111,6 +111,14 @@ OBJECTS = [
     *crashes('ids not unique', MASK, to.every(id=1), 'building', 'not unique', 'not unique'),
     *crashes('no mask', MASK, to.first(segmentation=[]), 'loading', 'mask', 'has no mask'),
     *tolerated('no mask', ('box',), to.first(segmentation=[])),
+    *crashes(
+        'polygon not in a list',
+        MASK,
+        to.first(segmentation=[5, 5, 9, 5, 9, 9]),
+        'loading',
+        'has no len',
+        'the host cannot load its annotations .*has no len',
+    ),
     *tolerated('empty polygon', MASK, to.first(segmentation=[[]])),
     *crashes(
         'empty polygon',
@@ -118,7 +126,7 @@ OBJECTS = [
         to.first(segmentation=[[]]),
         'scoring',
         'not supported',
-        'annotation 1: its polygon has fewer than three points',
+        'annotation 1: its mask is no list of polygons of three points',
         VAL,
     ),
     *tolerated('polygon of no area', MASK, to.first(segmentation=[[5] * 6])),

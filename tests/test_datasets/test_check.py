@@ -16,7 +16,8 @@ def config(name, root):
     for split in ('train', 'val', 'test'):
         cfg[f'{split}_dataloader'].dataset.data_root = f'{root}/'
     if cfg.default_scope == 'mmdet':
-        cfg.val_evaluator.ann_file = f'{root}/annotations/instances_val2017.json'
+        for split in ('val', 'test'):
+            cfg[f'{split}_evaluator'].ann_file = f'{root}/annotations/instances_val2017.json'
     return cfg
 
 

@@ -37,7 +37,9 @@ def test_masks_that_pycocotools_scores(real_data):
             assert scored_mask_problem(annotation['segmentation'], *size) is None
 
 
-@pytest.mark.parametrize('mask', [None, [], {}, dict(size=[9, 9]), [[]], [[1, 2, 3, 4]]])
+@pytest.mark.parametrize(
+    'mask', [None, [], {}, dict(size=[9, 9]), [[]], [[1, 2, 3, 4]], [5, 5, 9, 5, 9, 9]]
+)
 def test_masks_that_pycocotools_fails_on(mask):
     assert scored_mask_problem(mask, 9, 9)
     coco = COCO()

@@ -2,6 +2,7 @@
 
 import json
 import math
+from statistics import median
 
 import pytest
 import torch
@@ -18,9 +19,13 @@ ITERATIONS = 200
 
 @pytest.fixture(scope='module')
 def options(tmp_path_factory):
-    """Eight scenes of 64 px: on a CPU, float16 takes six times as long as the others."""
+    """Eight scenes, one a batch: on a CPU float16 takes six times as long as the others.
+
+    Smaller than 96 px, the coarsest map of the neck is a pixel, at which torch's strided
+    convolution leaves parts of a bfloat16 gradient unset (2.11.0, CPU).
+    """
     root = tmp_path_factory.mktemp('data') / 'shapes'
-    write_shapes(root, ['coco'], num_train=8, num_val=4, size=64)
+    write_shapes(root, ['coco'], num_train=8, num_val=4, size=96)
     return coco_options(root / 'coco')
 
 
@@ -28,7 +33,7 @@ def losses_of_training(options, dtype):
     """As the demo trains; the Runner itself has no mixed precision on a CPU."""
     cfg = Config.fromfile(DEMO)
     cfg.merge_from_dict(dict(option.split('=', 1) for option in options))
-    cfg.train_dataloader.update(batch_size=2, num_workers=0, persistent_workers=False)
+    cfg.train_dataloader.update(batch_size=1, num_workers=0, persistent_workers=False)
     init_default_scope('mmdet')
     torch.manual_seed(0)
     from mmdet.registry import MODELS
@@ -61,7 +66,7 @@ def losses_of_training(options, dtype):
 
 @pytest.fixture(scope='module')
 def single(options):
-    return losses_of_training(options, torch.float32)[0]
+    return median(losses_of_training(options, torch.float32)[0][-50:])
 
 
 @pytest.mark.slow
@@ -70,21 +75,20 @@ def test_cpu_autocast(options, single, dtype):
     losses, skipped = losses_of_training(options, dtype)
     # The scaler finds its scale by overflows, each of which costs a step.
     assert skipped <= (10 if dtype == torch.float16 else 0)
-    first, last = sum(losses[:20]) / 20, sum(losses[-20:]) / 20
-    reference = sum(single[-20:]) / 20
-    print(f'{dtype}: loss {first:.3f} to {last:.3f}, float32 {reference:.3f}, {skipped} skipped')
-    assert last < 0.7 * first
-    assert last == pytest.approx(reference, rel=0.15)
+    first, last = median(losses[:50]), median(losses[-50:])
+    print(f'{dtype}: loss {first:.3f} to {last:.3f}, {skipped} skipped; float32 {single:.3f}')
+    assert last < 0.8 * first
+    assert last == pytest.approx(single, rel=0.2)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='mixed precision of the host needs a GPU')
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
 def test_gpu(run_tool, options, tmp_path, dtype):
-    epochs = ITERATIONS // 4
+    epochs = ITERATIONS // 8
     run_tool(
         'train.py', DEMO, '--work-dir', tmp_path, '--amp', '--cfg-options', *options,
-        f'optim_wrapper.dtype={dtype}', 'train_dataloader.batch_size=2',
+        f'optim_wrapper.dtype={dtype}', 'train_dataloader.batch_size=1',
         f'train_cfg.max_epochs={epochs}',
         f'train_cfg.val_interval={epochs}', 'default_hooks.logger.interval=1',
         f'default_hooks.checkpoint.interval={epochs}',
@@ -93,4 +97,4 @@ def test_gpu(run_tool, options, tmp_path, dtype):
     losses = [line['loss'] for line in map(json.loads, lines) if 'loss' in line]
     assert len(losses) == ITERATIONS
     assert all(map(math.isfinite, losses))
-    assert sum(losses[-20:]) < 0.7 * sum(losses[:20])
+    assert median(losses[-50:]) < 0.8 * median(losses[:50])

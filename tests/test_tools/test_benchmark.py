@@ -33,6 +33,17 @@ def test_backbones(run_tool, tmp_path):
         assert f'| {base["median_ms"] / ours["median_ms"]:.2f} |' in printed
 
 
+@pytest.mark.slow
+def test_onnxruntime(run_tool, tmp_path):
+    options = ('--sizes', 64, '--batches', 1, 2, '--models', 'literal', 'onnxruntime')
+    results, printed = measure(run_tool, tmp_path, *options)
+    rows = [row for row in results['rows'] if row['model'] == 'onnxruntime']
+    assert [(row['mode'], row['batch']) for row in rows] == [('inference', 1), ('inference', 2)]
+    assert all(row['median_ms'] > 0 and row['peak_mb'] is None for row in rows)
+    assert '| onnxruntime | ' in printed
+    assert results['versions']['onnxruntime']
+
+
 def test_whole_models(run_tool, tmp_path):
     names = ('retinanet_cloformer_xxs_coco', 'cloformer_xxs_imagenet')
     paths = [ROOT / 'configs' / f'{name}.py' for name in names]

@@ -50,6 +50,7 @@ def test_a_detector_of_fixed_size(files, run_tool, shapes, tmp_path):
     assert images.shape == [1, 3, 64, 96]
 
 
+@pytest.mark.slow
 def test_half_precision(files, run_tool, tmp_path):
     out = tmp_path / 'model.onnx'
     printed = run_tool(

@@ -13,6 +13,9 @@ import torch
 from mmengine.registry import TRANSFORMS, init_default_scope
 from pycocotools import mask as coco_mask
 
+from mmcloformer.datasets.shapes import CLASSES, SEG_METAINFO
+from mmcloformer.export import export_onnx, make_graph
+from mmcloformer.export.model import _read_step, describe
 from tests.conftest import ROOT, coco_options
 from tests.test_export.conftest import NAMES, tiny_config, tiny_model
 
@@ -64,8 +67,6 @@ def predict(*args, code=0):
     ids=str,
 )
 def test_steps_are_the_hosts(tool, step):
-    from mmcloformer.export.model import _read_step
-
     init_default_scope('mmpretrain')
     __import__('mmpretrain.datasets')
     transform = TRANSFORMS.build(dict(step))
@@ -111,9 +112,10 @@ def test_masks_are_encoded_as_by_pycocotools(tool, share):
 
 
 @pytest.fixture(scope='module')
-def exported(shapes, run_tool, tmp_path_factory):
+def exported(tmp_path_factory):
     """Config, checkpoint and file of a kind of model, for the scenes' own size."""
     folder = tmp_path_factory.mktemp('exported')
+    classes = {'detector': CLASSES, 'mask-rcnn': CLASSES, 'segmentor': SEG_METAINFO['classes']}
 
     def export(kind):
         config, checkpoint, out = (folder / f'{kind}{end}' for end in ('.py', '.pth', '.onnx'))
@@ -122,7 +124,9 @@ def exported(shapes, run_tool, tmp_path_factory):
             cfg.dump(config)
             model = tiny_model(cfg, NAMES[kind].partition('_')[0])
             torch.save(dict(meta={}, state_dict=model.state_dict()), checkpoint)
-            run_tool('export_onnx.py', config, checkpoint, out, '--shape', 128, 128)
+            graph = make_graph(model)
+            about = describe(cfg, graph, classes[kind], (128, 128))
+            export_onnx(graph, out, (128, 128), metadata=about)
         return config, checkpoint, out
 
     return export
@@ -182,6 +186,7 @@ def test_a_fixed_size_takes_any_image(exported, tmp_path):
         assert a['bbox'][1] + a['bbox'][3] <= 96
 
 
+@pytest.mark.slow
 def test_class_maps_are_those_of_the_host(exported, shapes, tmp_path):
     config, checkpoint, model = exported('segmentor')
     out = tmp_path / 'results.json'
@@ -200,10 +205,10 @@ def test_class_maps_are_those_of_the_host(exported, shapes, tmp_path):
         assert sum(record['pixels'].values()) == found.size
 
 
-def test_a_folder_with_a_broken_file(exported, shapes, tmp_path):
-    model = exported('segmentor')[2]
-    source = next((shapes / 'ade20k/images/validation').glob('*'))
-    (tmp_path / 'whole.jpg').write_bytes(source.read_bytes())
+def test_a_folder_with_broken_files(exported, shapes, tmp_path):
+    model = exported('detector')[2]
+    source = next((shapes / 'coco/val2017').glob('*'))
+    (tmp_path / 'whole.png').write_bytes(source.read_bytes())
     (tmp_path / 'cut.png').write_bytes(b'\x89PNG')
     (tmp_path / 'empty.jpg').write_bytes(b'')
     (tmp_path / 'notes.txt').write_text('no image')
@@ -211,10 +216,10 @@ def test_a_folder_with_a_broken_file(exported, shapes, tmp_path):
     printed = predict(model, tmp_path, '--out', out, code=1)
     assert printed.count('not an image') == 2
     assert '1 images' in printed
-    assert [record['image'] for record in json.loads(out.read_text())] == ['whole.jpg']
+    assert {record['image_id'] for record in json.loads(out.read_text())} == {'whole.png'}
 
 
-def test_classes_are_ranked(tmp_path, tool, shapes):
+def test_classes_are_ranked(tool):
     names = ['a', 'b', 'c']
     results = dict(probabilities=np.float32([[0.2, 0.7, 0.1]]))
     (record,) = tool.to_ranking(results, names, 'x.png')
