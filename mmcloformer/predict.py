@@ -103,7 +103,10 @@ def plan_files(images: str, out: str) -> dict[Path, Path]:
 
 def image_problem(path: Path) -> str | None:
     """Say why an image cannot be read, or None if it can."""
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return f'cannot be opened: {error.strerror}'
     problem = file_problem(content)
     if problem is None:
         image, problem = decode(lambda: mmcv.imfrombytes(content))

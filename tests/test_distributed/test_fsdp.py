@@ -15,8 +15,7 @@ DEMO = 'configs/demo/retinanet_cloformer_xxs_shapes.py'
 @pytest.fixture(scope='module')
 def sharded(tmp_path_factory):
     text = (ROOT / 'docs' / 'cluster.md').read_text()
-    (override,) = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
-    assert 'FSDPStrategy' in override
+    (override,) = (b for b in re.findall(r'```python\n(.*?)```', text, re.DOTALL) if 'FSDP' in b)
     path = tmp_path_factory.mktemp('fsdp') / 'sharded.py'
     path.write_text(f"_base_ = '{ROOT / DEMO}'\n{override}")
     return path
@@ -35,6 +34,10 @@ def test_a_sharded_run_steps_like_a_plain_one(sharded, shapes, run_tool, tmp_pat
     )
     for key, weight in plain['state_dict'].items():
         torch.testing.assert_close(sharded['state_dict'][key], weight, rtol=1e-5, atol=1e-7)
+    (group,) = sharded['optimizer']['param_groups']
+    for index, key in enumerate(group['params']):
+        moments = plain['optimizer']['state'][index]
+        torch.testing.assert_close(sharded['optimizer']['state'][key], moments)
     # A plain run goes on from it, optimizer included.
     output = run_tool('train.py', DEMO, '--work-dir', tmp_path / 'on', '--resume',
                       tmp_path / 'sharded' / 'epoch_1.pth', '--cfg-options', *options,

@@ -173,6 +173,10 @@ def test_nothing_is_overwritten(folder):
         plan_files(str(folder), 'out')
 
 
+def test_a_file_gone_meanwhile(folder):
+    assert image_problem(folder / 'gone.png') == 'cannot be opened: No such file or directory'
+
+
 def test_the_tool_lists_what_it_cannot_read(run_tool, trained, folder, tmp_path):
     cfg, checkpoint = trained[DETECTOR]
     cfg.dump(tmp_path / 'config.py')
