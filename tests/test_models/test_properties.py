@@ -20,7 +20,7 @@ from tests.test_models.test_deploy import SEVERAL_BRANCHES, trained
 
 CASES_EACH = 32
 # Sizes among them that are sure to have been tried, for the README.
-SIZES_EACH = 24
+SIZES_EACH = 16
 
 FORMATS = (torch.contiguous_format, torch.channels_last)
 VIEWS = {
