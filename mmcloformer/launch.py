@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -83,7 +84,7 @@ def build_runner(cfg: Config) -> Runner:
 
 def exit_on_user_error(main: Callable[[], None]) -> None:
     """Run a tool; print a `UserError` or that the disk is full as one message and exit with 1,
-    without a traceback."""
+    without a traceback. Done, leave the group of processes that the Runner joined."""
     try:
         main()
     except UserError as error:
@@ -92,6 +93,8 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         sys.exit(f'error: {error}. Make room and run this again, a training with --resume.')
+    if dist.is_initialized():  # Else one exit in a hundred aborts, in a thread of gloo's.
+        dist.destroy_process_group()
 
 
 def _replace_sync_bn(node: Any) -> None:
@@ -109,7 +112,7 @@ def _distribute_on_cpu(cfg: Config) -> None:
     """Join the launcher's processes by gloo; mmengine's own start takes a GPU for granted."""
     if cfg.launcher == 'slurm':
         _read_slurm(os.environ)
-    torch.distributed.init_process_group('gloo')
+    dist.init_process_group('gloo')
     cfg.model_wrapper_cfg = dict(
         type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None
     )

@@ -3,6 +3,7 @@ import os
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from mmcloformer.launch import base_parser, exit_on_user_error, load_config
 from tests.conftest import ROOT
@@ -55,6 +56,14 @@ def test_a_full_disk_is_one_message():
 
     with pytest.raises(SystemExit, match=r'No space left on device.*--resume'):
         exit_on_user_error(main)
+
+
+def test_a_tool_that_is_done_leaves_its_group(tmp_path):
+    def main():
+        dist.init_process_group('gloo', init_method=f'file://{tmp_path}/s', rank=0, world_size=1)
+
+    exit_on_user_error(main)
+    assert not dist.is_initialized()
 
 
 def test_other_errors_keep_their_traceback():

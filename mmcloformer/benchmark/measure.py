@@ -5,7 +5,7 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -21,6 +21,7 @@ MEMORY = {
     'cpu': 'peak resident memory of a run above what was resident before it',
     'cuda': 'peak of the allocator in a run above what was allocated before it',
 }
+TURN = 0.3
 _PACKAGES = (
     'torch', 'numpy', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection',
     'onedl-mmpretrain', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain', 'onnxruntime',
@@ -28,20 +29,23 @@ _PACKAGES = (
 
 
 def time_interleaved(steps: Mapping[str, Step], device: str, rounds: int) -> dict[str, list[float]]:
-    """Run every step once a round, so that a disturbance of the machine hits all alike.
+    """Let every step have a turn a round, so that a disturbance of the machine hits all alike.
+
+    A short step runs again and again in its turn of `TURN` seconds, and the first of its runs does
+    not count: it finds the caches, and threads still spinning, of the step before.
 
     Args:
         steps: Runs by name, warmed up.
         device: `'cpu'` or `'cuda'`.
-        rounds: Runs of each.
+        rounds: Turns of each.
 
     Returns:
-        Seconds of every run, by name.
+        Seconds of a run in every turn, the median of the turn, by name.
     """
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
-            seconds[name].append(_time_cuda(step) if device == 'cuda' else _time_cpu(step))
+            seconds[name].append(_take_turn(_time_cuda if device == 'cuda' else _time_cpu, step))
     return seconds
 
 
@@ -107,6 +111,13 @@ def environment(device: str) -> dict[str, Any]:
 def summary(seconds: list[float]) -> dict[str, float]:
     """Median and fastest, in milliseconds."""
     return dict(median_ms=round(1e3 * median(seconds), 3), fastest_ms=round(1e3 * min(seconds), 3))
+
+
+def _take_turn(timed: Callable[[Step], float], step: Step) -> float:
+    runs = [timed(step)]
+    while sum(runs) < TURN:
+        runs.append(timed(step))
+    return median(runs[1:] or runs)
 
 
 def _time_cpu(step: Step) -> float:

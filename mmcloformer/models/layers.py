@@ -157,14 +157,16 @@ class PooledAttention(BaseModule):
 
         The last stride must be 1: only then does no SDPA backend write out the scores.
         """
-        x = x.contiguous(memory_format=torch.channels_last)
         n, c, h, w = x.shape
-        return x.reshape(n, self.num_heads, c // self.num_heads, h * w).transpose(2, 3)
+        x = x.permute(0, 2, 3, 1).contiguous()
+        return x.view(n, h * w, self.num_heads, c // self.num_heads).transpose(1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         k, v = self.kv(self.pool(x)).chunk(2, dim=1)
         out = F.scaled_dot_product_attention(self._heads(self.q(x)), self._heads(k), self._heads(v))
-        return out.transpose(2, 3).reshape(x.shape[0], -1, *x.shape[2:])
+        # In this order a batch of one keeps the strides by which torch knows channels_last.
+        n, _, h, w = x.shape
+        return out.transpose(1, 2).reshape(n, h, w, out.shape[1] * out.shape[3]).permute(0, 3, 1, 2)
 
 
 class CloAttention(BaseModule):

@@ -1,18 +1,27 @@
 import sys
+import time
 
 import pytest
 import torch
 
-from mmcloformer.benchmark.measure import gflops, peak_memory, summary, time_interleaved
+from mmcloformer.benchmark.measure import TURN, gflops, peak_memory, summary, time_interleaved
 from tests.literal import LiteralCloFormer
 
 
 def test_runs_take_turns():
     order = []
-    steps = {name: lambda name=name: order.append(name) for name in 'ab'}
+
+    def step(name, seconds):
+        order.append(name)
+        time.sleep(seconds)
+
+    steps = dict(
+        a=lambda: step('a', 0.1 if order[-1:] == ['a'] else 0.15), b=lambda: step('b', TURN)
+    )
     seconds = time_interleaved(steps, 'cpu', rounds=3)
-    assert order == list('ababab')
-    assert all(len(times) == 3 and min(times) > 0 for times in seconds.values())
+    assert order == list('aaab' * 3)
+    assert seconds['a'] == pytest.approx([0.1] * 3, rel=0.2)  # Without the first of each turn.
+    assert seconds['b'] == pytest.approx([TURN] * 3, rel=0.2)
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='Linux alone tells the peak')

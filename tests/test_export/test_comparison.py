@@ -49,8 +49,12 @@ def test_masks():
     mask = np.zeros((1, 20, 20), bool)
     mask[:, :10, :10] = True
     expected = instances([BOX], [0.9], [0]) | dict(masks=mask)
-    assert compare(expected, expected) == ''
-    assert 'mask' in compare(expected, expected | dict(masks=mask.transpose(0, 2, 1)[:, ::-1]))
+    sure = np.where(mask, 0.9, 0.1)
+    assert compare(expected, expected | dict(masks=sure)) == ''
+    moved = sure.transpose(0, 2, 1)[:, ::-1]
+    assert 'mask differs in 200.00%' in compare(expected, expected | dict(masks=moved))
+    on_the_edge = np.where(mask, 0.4995, 0.5005)
+    assert compare(expected, expected | dict(masks=on_the_edge)) == ''
 
 
 def test_class_maps():

@@ -1,4 +1,5 @@
 import copy
+import functools
 import pickle
 
 import pytest
@@ -117,6 +118,26 @@ def test_memory_format_changes_no_number_and_channels_last_is_kept(image, mode):
     for out, reference in zip(outs, expected):
         torch.testing.assert_close(out, reference, rtol=1e-4, atol=1e-5)
         assert out.is_contiguous(memory_format=mode)
+
+
+@pytest.mark.parametrize('batch', [1, 2])
+@pytest.mark.parametrize('train', [True, False])
+def test_on_a_cpu_every_map_is_channels_last(image, batch, train):
+    """By its very strides: torch goes by them, and a batch of one may look it and not have them."""
+    backbone = tiny().train(train)
+    strays = []
+
+    def look(module, inputs, out, name):
+        for x in (*inputs, out):
+            if x.stride() != torch.empty_like(x, memory_format=torch.channels_last).stride():
+                strays.append((name, tuple(x.shape), x.stride()))
+
+    for name, module in backbone.named_modules():
+        if isinstance(module, nn.Conv2d) and '.gate.' not in name:  # Of a part of the channels.
+            module.register_forward_hook(functools.partial(look, name=name))
+    with torch.set_grad_enabled(train):
+        backbone(image[:batch])
+    assert not strays
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
