@@ -29,6 +29,7 @@ setup(
             '.mim/configs/*.py',
             '.mim/configs/demo/*.py',
             '.mim/tools/*',
+            'weights/*',
         ]
     },
     # These two measure and demonstrate the repository: they need its tests and its configs.

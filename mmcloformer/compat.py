@@ -8,6 +8,7 @@ from mmengine.config import utils as config_utils
 from mmengine.hub import hub
 
 from .checkpoint.reading import register_safe_loading
+from .checkpoint.shipped import register_shipped_weights
 from .ops import install_mmcv_ops
 
 
@@ -17,6 +18,7 @@ def apply_mends() -> None:
     name_mmseg()
     name_mmcloformer()
     register_safe_loading()
+    register_shipped_weights()
 
 
 def name_mmseg() -> None:

@@ -1,9 +1,12 @@
 """Hooks that the tools add to the host's Runner."""
 
 import math
+import time
 from typing import Any
 
 import numpy as np
+import torch
+from mmengine.dist import broadcast
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
@@ -110,3 +113,37 @@ class ReseedHook(Hook):
     def _reseed(self, runner: Runner) -> None:
         sequence = np.random.SeedSequence([runner.seed, runner.iter])
         set_random_seed(int(sequence.generate_state(1)[0]))
+
+
+@HOOKS.register_module()
+class TimeLimitHook(Hook):
+    """End a training by epochs early enough to be resumed: on borrowed machines, in short jobs.
+
+    The epochs' checkpoints are the host's (`default_hooks.checkpoint.interval=1`).
+
+    Args:
+        minutes: Time that a process has, from the start of its training.
+    """
+
+    def __init__(self, minutes: float) -> None:
+        self.seconds = 60 * minutes
+        self.longest = 0.0
+
+    def before_train(self, runner: Runner) -> None:
+        """Start the clock."""
+        self.start = self.epoch_end = time.monotonic()
+
+    def after_train_epoch(self, runner: Runner, metrics: Any = None) -> None:
+        """Stop unless another epoch, as long as the longest so far, would fit."""
+        now = time.monotonic()
+        self.longest = max(self.longest, now - self.epoch_end)
+        self.epoch_end = now
+        left = self.seconds - (now - self.start)
+        stop = torch.tensor(int(left < self.longest and runner.epoch + 1 < runner.max_epochs))
+        broadcast(stop)  # All processes or none, whatever their clocks say.
+        if stop:
+            runner.train_loop.stop_training = True
+            runner.logger.info(
+                f'TimeLimitHook: stopping after epoch {runner.epoch + 1} of {runner.max_epochs}, '
+                f'{left:.0f} s are too few for another; go on with --resume'
+            )

@@ -1,0 +1,66 @@
+"""Backbone weights that travel with the package: `mmcloformer://NAME`."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.runner import CheckpointLoader
+from safetensors.torch import save_file
+
+from ..errors import CheckpointError
+from .matching import read_state_dict
+from .reading import read_checkpoint
+
+SCHEME = 'mmcloformer://'
+FOLDER = Path(__file__).parents[1] / 'weights'
+_BACKBONE = 'backbone.'
+
+
+def register_shipped_weights() -> None:
+    """Let mmengine load `mmcloformer://NAME`, in `init_cfg` as elsewhere."""
+    CheckpointLoader.register_scheme(SCHEME, _load_from_package, force=True)
+
+
+def publish(checkpoint: str | Path, name: str, folder: Path = FOLDER) -> Path:
+    """Write a classifier's backbone to where `mmcloformer://NAME` finds it, in half precision.
+
+    Args:
+        checkpoint: As `tools/train.py` writes it.
+        name: Name of the weights.
+        folder: Another than the package's.
+
+    Returns:
+        The file.
+
+    Raises:
+        CheckpointError: If there is no backbone in the checkpoint, or a weight is not finite in
+            half precision.
+    """
+    weights = {
+        key.removeprefix(_BACKBONE): value.half() if value.is_floating_point() else value
+        for key, value in read_state_dict(str(checkpoint)).items()
+        if key.startswith(_BACKBONE)
+    }
+    if not weights:
+        raise CheckpointError(f'{checkpoint} holds no backbone: no key begins with {_BACKBONE!r}')
+    spoilt = [key for key, value in weights.items() if not torch.isfinite(value).all()]
+    if spoilt:
+        raise CheckpointError(
+            f'{checkpoint}: {len(spoilt)} tensors are not finite in half precision, first '
+            f'{spoilt[0]}; nothing was written'
+        )
+    path = folder / f'{name}.safetensors'
+    save_file({key: value.contiguous() for key, value in weights.items()}, path)
+    return path
+
+
+# mmengine logs `loader.__name__[10:]` as the backend's name.
+def _load_from_package(filename: str, map_location: Any = None) -> Any:
+    name = filename.removeprefix(SCHEME)
+    shipped = {path.stem: path for path in FOLDER.glob('*.safetensors')}
+    if name not in shipped:
+        raise CheckpointError(
+            f'no weights {name!r} come with this version of mmcloformer; it has '
+            f'{", ".join(sorted(shipped)) or "none"}'
+        )
+    return read_checkpoint(shipped[name], map_location)

@@ -1,0 +1,33 @@
+#!/usr/bin/env python
+"""Draw a sheet of the images that configs/cloformer_xxs_formula.py learns: a class a row."""
+
+import argparse
+
+import cv2
+import numpy as np
+import torch
+from torchvision.utils import make_grid
+
+from mmcloformer.formula.waves import draw_instance, render
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('out', help='image file to write')
+    parser.add_argument('--classes', type=int, default=6, help='rows')
+    parser.add_argument('--instances', type=int, default=8, help='columns')
+    parser.add_argument('--size', type=int, default=112, help='side of an image in pixels')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the data set')
+    args = parser.parse_args()
+    drawings = [
+        draw_instance(args.seed, label, instance)
+        for label in range(args.classes)
+        for instance in range(args.instances)
+    ]
+    images = render(torch.from_numpy(np.stack(drawings)), args.size)
+    sheet = make_grid(images, nrow=args.instances, padding=4, pad_value=255)
+    cv2.imwrite(args.out, sheet.byte().flip(0).permute(1, 2, 0).numpy())
+
+
+if __name__ == '__main__':
+    main()
