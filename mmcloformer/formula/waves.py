@@ -94,7 +94,7 @@ def render(drawings: Tensor, size: int) -> Tensor:
     Returns:
         RGB images `(N, 3, size, size)`, 0 to 255, in single precision.
     """
-    parts = drawings.float().split(list(FIELDS.values()), dim=1)
+    parts = torch.split(drawings.float(), list(FIELDS.values()), dim=1)
     fields = {name: part[..., None, None] for name, part in zip(FIELDS, parts)}
     axis = (torch.arange(size, device=drawings.device) + 0.5) * 2 / size - 1
     x, y = axis[None, None, None, :], axis[None, None, :, None]

@@ -66,7 +66,7 @@ def test_half_precision(files, run_tool, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', ['segmentor', 'upernet'])
+@pytest.mark.parametrize('kind', ['segmentor', 'upernet', 'mask-rcnn'])
 def test_the_others_at_any_size(files, run_tool, real_data, tmp_path, kind):
     folder = real_data / 'fruits_nuts/images'
     out = tmp_path / 'model.onnx'
