@@ -100,7 +100,7 @@ def render(drawings: Tensor, size: int) -> Tensor:
     x, y = axis[None, None, None, :], axis[None, None, :, None]
 
     image = fields['ground'].expand(-1, -1, size, size)
-    colours = fields['colours'].unflatten(1, (MAX_CONTOURS, 3))
+    colours = fields['colours'].reshape(-1, MAX_CONTOURS, 3, 1, 1)
     for number, coverage in enumerate(_cover(fields, x, y, size)):
         image = torch.lerp(image, colours[:, number], coverage)
     light = 1 + fields['light'][:, :1] * x + fields['light'][:, 1:] * y

@@ -1,27 +1,29 @@
 import sys
-import time
 
 import pytest
 import torch
 
-from mmcloformer.benchmark.measure import TURN, gflops, peak_memory, summary, time_interleaved
+from mmcloformer.benchmark import measure
+from mmcloformer.benchmark.measure import gflops, peak_memory, summary
 from tests.literal import LiteralCloFormer
 
 
-def test_runs_take_turns():
-    order = []
+def test_runs_take_turns(monkeypatch):
+    order, now = [], [0.0]
+    monkeypatch.setattr(measure.time, 'perf_counter', lambda: now[0])
 
     def step(name, seconds):
         order.append(name)
-        time.sleep(seconds)
+        now[0] += seconds
 
     steps = dict(
-        a=lambda: step('a', 0.1 if order[-1:] == ['a'] else 0.15), b=lambda: step('b', TURN)
+        a=lambda: step('a', 0.125 if order[-1:] == ['a'] else 0.25),
+        b=lambda: step('b', 2 * measure.TURN),
     )
-    seconds = time_interleaved(steps, 'cpu', rounds=3)
-    assert order == list('aaab' * 3)
-    assert seconds['a'] == pytest.approx([0.1] * 3, rel=0.2)  # Without the first of each turn.
-    assert seconds['b'] == pytest.approx([TURN] * 3, rel=0.2)
+    seconds = measure.time_interleaved(steps, 'cpu', rounds=3)
+    assert order == list('aab' * 3)
+    assert seconds['a'] == [0.125] * 3  # Without the first of each turn.
+    assert seconds['b'] == [2 * measure.TURN] * 3
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='Linux alone tells the peak')
