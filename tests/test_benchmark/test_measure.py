@@ -18,12 +18,12 @@ def test_runs_take_turns(monkeypatch):
 
     steps = dict(
         a=lambda: step('a', 0.125 if order[-1:] == ['a'] else 0.25),
-        b=lambda: step('b', 2 * measure.TURN),
+        b=lambda: step('b', 0.5),
     )
     seconds = measure.time_interleaved(steps, 'cpu', rounds=3)
     assert order == list('aab' * 3)
     assert seconds['a'] == [0.125] * 3  # Without the first of each turn.
-    assert seconds['b'] == [2 * measure.TURN] * 3
+    assert seconds['b'] == [0.5] * 3
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='Linux alone tells the peak')
