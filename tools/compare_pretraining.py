@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 from statistics import mean, stdev
 
+import torch
 from mmengine.config import Config
 
 from mmcloformer.analysis.curves import read_curves
+from mmcloformer.benchmark.measure import environment
 from mmcloformer.errors import UserError
 from mmcloformer.launch import exit_on_user_error
 
@@ -49,7 +51,8 @@ def main() -> None:
     about = dict(
         config=args.config, checkpoint=args.checkpoint, options=args.cfg_options, metric=metric
     )
-    args.out.write_text(json.dumps(about | dict(runs=runs), indent=1) + '\n')
+    machine = environment('cuda' if torch.cuda.is_available() else 'cpu')
+    args.out.write_text(json.dumps(about | machine | dict(runs=runs), indent=1) + '\n')
     print(table(metric, runs))
 
 

@@ -31,6 +31,7 @@ def test_two_starts_are_compared(run_tool, shapes, tmp_path):
     assert printed.count('new: norm0, norm1, norm2') == 2
     results = json.loads(out.read_text())
     assert results['metric'] == 'mIoU'
+    assert results['versions']['torch'] == torch.__version__.partition('+')[0]
     for runs in results['runs'].values():
         assert [list(run) for run in runs] == [['2', '4']] * 2
     first, second = (runs[0] for runs in results['runs'].values())
