@@ -5,7 +5,7 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -45,7 +45,7 @@ def time_interleaved(steps: Mapping[str, Step], device: str, rounds: int) -> dic
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
-            seconds[name].append(_take_turn(_time_cuda if device == 'cuda' else _time_cpu, step))
+            seconds[name].append(_take_turn(step, device))
     return seconds
 
 
@@ -85,8 +85,8 @@ def matmul_gflops(device: str, side: int = 2048, repeats: int = 10) -> float:
     """Rate of the device's own matrix product of `side` squared, in single precision on a CPU
     and float16 on a GPU: the best of some runs, in GFLOP/s."""
     a = torch.randn(side, side, device=device, dtype=None if device == 'cpu' else torch.float16)
-    seconds = time_interleaved(dict(product=lambda: a @ a), device, repeats)['product']
-    return 2 * side**3 / min(seconds) / 1e9
+    seconds = min(_time(lambda: a @ a, device) for _ in range(repeats))
+    return 2 * side**3 / seconds / 1e9
 
 
 def environment(device: str) -> dict[str, Any]:
@@ -113,11 +113,15 @@ def summary(seconds: list[float]) -> dict[str, float]:
     return dict(median_ms=round(1e3 * median(seconds), 3), fastest_ms=round(1e3 * min(seconds), 3))
 
 
-def _take_turn(timed: Callable[[Step], float], step: Step) -> float:
-    runs = [timed(step)]
+def _take_turn(step: Step, device: str) -> float:
+    runs = [_time(step, device)]
     while sum(runs) < TURN:
-        runs.append(timed(step))
+        runs.append(_time(step, device))
     return median(runs[1:] or runs)
+
+
+def _time(step: Step, device: str) -> float:
+    return _time_cuda(step) if device == 'cuda' else _time_cpu(step)
 
 
 def _time_cpu(step: Step) -> float:

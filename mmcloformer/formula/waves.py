@@ -8,7 +8,7 @@ shape.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -107,7 +107,7 @@ def render(drawings: Tensor, size: int) -> Tensor:
     return (255 * image * light).clamp_(0, 255)
 
 
-def _cover(fields: Mapping[str, Tensor], x: Tensor, y: Tensor, size: int) -> list[Tensor]:
+def _cover(fields: Mapping[str, Tensor], x: Tensor, y: Tensor, size: int) -> Iterator[Tensor]:
     """What share of each pixel `(N, 1, size, size)` each contour covers."""
     across, down = x - fields['centre'][:, :1], y - fields['centre'][:, 1:]
     cos, sin = fields['turn'].cos(), fields['turn'].sin()
@@ -116,7 +116,6 @@ def _cover(fields: Mapping[str, Tensor], x: Tensor, y: Tensor, size: int) -> lis
     radius, angle = torch.hypot(along, aside), torch.atan2(aside, along)
     outermost = fields['reach'] / (1 + fields['amplitude'].sum(dim=1, keepdim=True))
 
-    coverages = []
     for number in range(MAX_CONTOURS):
         shrunk = 1 - (1 - fields['inner']) * number / fields['contours']
         turned = angle + fields['twist'] * number
@@ -127,5 +126,4 @@ def _cover(fields: Mapping[str, Tensor], x: Tensor, y: Tensor, size: int) -> lis
         steep = torch.hypot(torch.ones_like(slope), slope / wave.clamp(min=0.1))
         distance = (radius - outermost * shrunk * wave).abs() / steep
         inside = (fields['thickness'] / 2 - distance) * size / 2 + 0.5
-        coverages.append(inside.clamp_(0, 1) * (number < fields['contours']))
-    return coverages
+        yield inside.clamp_(0, 1) * (number < fields['contours'])

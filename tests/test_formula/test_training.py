@@ -7,6 +7,7 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch.utils.data import default_collate
 
 from mmcloformer import CloFormer
+from mmcloformer.checkpoint import read_state_dict
 from mmcloformer.checkpoint.shipped import FOLDER, publish
 from mmcloformer.errors import CheckpointError
 from tests.conftest import ROOT
@@ -73,7 +74,7 @@ def trained(run_tool, tmp_path_factory):
 
 
 def weights(work_dir):
-    return torch.load(work_dir / 'epoch_3.pth', weights_only=False)['state_dict']
+    return read_state_dict(work_dir / 'epoch_3.pth')
 
 
 @pytest.mark.slow
@@ -93,7 +94,7 @@ def test_pieces_of_a_run_are_the_run(trained, run_tool):
 
 
 @pytest.mark.slow
-def test_its_weights_load_by_name(trained, run_tool, shapes, monkeypatch, tmp_path):
+def test_its_weights_load_by_name(trained, monkeypatch, tmp_path):
     checkpoint = trained / 'whole/epoch_3.pth'
     path = publish(checkpoint, 'trial', tmp_path)
     assert path.stat().st_size < 9e6

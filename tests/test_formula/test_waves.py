@@ -10,12 +10,8 @@ OF_THE_CLASS = ('frequency', 'amplitude', 'contours', 'inner', 'twist')
 
 
 def field(drawing, name):
-    start = sum(width for other, width in FIELDS.items() if [*FIELDS].index(other) < index(name))
+    start = sum([*FIELDS.values()][: [*FIELDS].index(name)])
     return drawing[..., start : start + FIELDS[name]]
-
-
-def index(name):
-    return [*FIELDS].index(name)
 
 
 def drawings(count=6, seed=0):
