@@ -60,6 +60,7 @@ def swap(config, line, folder):
     torch.manual_seed(0)
     model = import_module(f'{cfg.default_scope}.registry').MODELS.build(cfg.model)
     assert isinstance(model.backbone, CloFormer)
+    model.init_weights()  # Some hosts' parameters are unset memory until the Runner calls it.
     # These would pad the small images to the hosts' 512 and 1024.
     if cfg.default_scope == 'mmseg':
         model.data_preprocessor.size = image_size(cfg)
