@@ -1,4 +1,4 @@
-"""What `tools/train.py` and `tools/test.py` share: from a command line to the host's Runner."""
+"""What the tools share: from a command line to the host's Runner, and how they end."""
 
 import argparse
 import errno
@@ -15,6 +15,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from .build import read_config
 from .checkpoint.saving import save_whole_files
 from .errors import UserError
 
@@ -24,12 +25,7 @@ def base_parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('config', help='config file')
     parser.add_argument('--work-dir', help='where logs and checkpoints go')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override config fields: key=value, nested as a.b.c=value, lists as key="[a,b]"',
-    )
+    add_cfg_options(parser)
     parser.add_argument(
         '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='launcher'
     )
@@ -37,19 +33,25 @@ def base_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Add the option by which fields of the config are overridden."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override config fields: key=value, nested as a.b.c=value, lists as key="[a,b]"',
+    )
+
+
 def load_config(args: argparse.Namespace) -> Config:
     """Read the config and merge the options of `base_parser` into it.
 
     Raises:
-        UserError: If there is no such file.
+        ConfigError: If there is no such file.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    if not Path(args.config).is_file():
-        raise UserError(f'config {args.config} does not exist')
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:

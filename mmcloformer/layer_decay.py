@@ -6,7 +6,7 @@ from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
-from .errors import UserError
+from .errors import ConfigError
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -18,9 +18,18 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     asks the model for the layers; this one asks its backbone.
 
     Raises:
-        UserError: If `paramwise_cfg` lacks `layer_decay_rate`, or the backbone does not tell its
-            layers (`get_layer_depth`).
+        ConfigError: If `paramwise_cfg.layer_decay_rate` is not in (0, 1], or the model's backbone
+            does not tell its layers (`get_layer_depth`).
     """
+
+    def _validate_cfg(self) -> None:
+        super()._validate_cfg()
+        rate = self.paramwise_cfg.get('layer_decay_rate')
+        if not isinstance(rate, (int, float)) or not 0 < rate <= 1:
+            raise ConfigError(
+                f'{type(self).__name__} needs paramwise_cfg.layer_decay_rate, a number in (0, 1]; '
+                f'got {rate!r}'
+            )
 
     def add_params(
         self,
@@ -40,13 +49,13 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         super().add_params(params, module, prefix, is_dcn_module)
         if prefix:  # mmengine comes here for every part of the model, too.
             return
-        rate = self.paramwise_cfg.get('layer_decay_rate')
         backbone: Any = getattr(module, 'backbone', None)
-        if rate is None or not hasattr(backbone, 'get_layer_depth'):
-            raise UserError(
-                f'{type(self).__name__} needs paramwise_cfg.layer_decay_rate and a backbone with '
-                f'get_layer_depth; got {rate} and {type(backbone).__name__}'
+        if not hasattr(backbone, 'get_layer_depth'):
+            raise ConfigError(
+                f'{type(self).__name__} needs a model whose backbone has get_layer_depth; that of '
+                f'{type(module).__name__} is {type(backbone).__name__}'
             )
+        rate = self.paramwise_cfg['layer_decay_rate']
         names = {id(parameter): name for name, parameter in module.named_parameters()}
         for group in params:
             name = names[id(group['params'][0])]

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import nn
 
 from .checkpoint import check_whole_state, get_state_dict
-from .datasets.check_image import decode, file_problem
+from .checks.image import decode, file_problem
 from .errors import UserError
 
 SUFFIXES = {'.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'}

@@ -1,15 +1,13 @@
 """Layer-wise learning rates, read off the optimizers that the hosts build."""
 
-from importlib import import_module
-
 import pytest
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import ConfigDict
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import init_default_scope
 
 from mmcloformer import CloFormer
-from mmcloformer.errors import UserError
+from mmcloformer.build import build_model, read_config
+from mmcloformer.errors import ConfigError
 from tests.conftest import ROOT
 
 RATE = 0.5
@@ -18,9 +16,7 @@ NO_DECAY = dict(norm_decay_mult=0.0, bias_decay_mult=0.0)
 
 
 def build(name):
-    cfg = Config.fromfile(ROOT / 'configs' / f'{name}.py')
-    init_default_scope(cfg.default_scope)
-    return import_module(f'{cfg.default_scope}.registry').MODELS.build(cfg.model)
+    return build_model(read_config(ROOT / 'configs' / f'{name}.py'))
 
 
 def settings(model, constructor='LayerDecayOptimWrapperConstructor', **paramwise):
@@ -116,8 +112,9 @@ def test_frozen_stages_are_left_out():
 
 def test_what_is_missing_is_said():
     model = build('retinanet_cloformer_xxs_coco')
-    with pytest.raises(UserError, match='layer_decay_rate'):
-        settings(model, layer_decay_rate=None)
+    for rate in (None, 0, 2, 'a'):
+        with pytest.raises(ConfigError, match=r'layer_decay_rate, a number in \(0, 1\]; got'):
+            settings(model, layer_decay_rate=rate)
     model.backbone = torch.nn.Conv2d(3, 3, 1)
-    with pytest.raises(UserError, match=r'get_layer_depth; got .* and Conv2d'):
+    with pytest.raises(ConfigError, match=r'get_layer_depth; that of RetinaNet is Conv2d'):
         settings(model)

@@ -12,7 +12,7 @@ import torch
 
 import mmcloformer  # noqa: F401  (before any host: it puts the ops stand-in in place)
 from mmcloformer.benchmark.growth import SIDES, plot_growth
-from mmcloformer.benchmark.suite import BACKBONES, Job, run_jobs, save, table
+from mmcloformer.benchmark.suite import BACKBONES, Job, run_jobs, table
 from mmcloformer.errors import UserError
 from mmcloformer.launch import exit_on_user_error
 from mmcloformer.models import ARCHS
@@ -47,13 +47,14 @@ def main() -> None:
     parser.add_argument('--sizes', nargs='+', type=size, help='only these: SIDE or HEIGHTxWIDTH')
     parser.add_argument('--batches', nargs='+', type=int, help='only these')
     parser.add_argument('--growth', help='image file: inference over the size, and its plot')
-    parser.add_argument('--out', required=True, help='JSON file to write')
+    parser.add_argument('--out', help='JSON file to write (default: benchmarks/DEVICE.json)')
     args = parser.parse_args()
 
     if args.device == 'cuda' and not torch.cuda.is_available():
         raise UserError('--device cuda: torch finds no GPU here')
-    results = run_jobs(choose_jobs(args), args.arch, args.device, args.rounds, LiteralCloFormer)
-    save(results, args.out)
+    out = args.out or f'benchmarks/{args.device}.json'
+    jobs = choose_jobs(args)
+    results = run_jobs(jobs, args.arch, args.device, args.rounds, LiteralCloFormer, out)
     print(table(results))
     if args.growth:
         plot_growth(results, args.growth)

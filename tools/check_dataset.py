@@ -4,21 +4,17 @@
 import argparse
 import os
 import time
-from pathlib import Path
 
-from mmengine.config import Config, DictAction
-
-from mmcloformer.datasets.check import check_dataset
-from mmcloformer.errors import DataError, UserError
-from mmcloformer.launch import exit_on_user_error
+from mmcloformer.build import read_config
+from mmcloformer.checks.examine import check_dataset
+from mmcloformer.errors import DataError
+from mmcloformer.launch import add_cfg_options, exit_on_user_error
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='override config fields, as in train.py'
-    )
+    add_cfg_options(parser)
     parser.add_argument(
         '--workers',
         type=int,
@@ -26,10 +22,7 @@ def main() -> None:
         help='number of processes (default: one a core)',
     )
     args = parser.parse_args()
-    if not Path(args.config).is_file():
-        raise UserError(f'config {args.config} does not exist')
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    cfg = read_config(args.config, args.cfg_options)
 
     start = time.perf_counter()
     samples, problems = check_dataset(cfg, args.workers)

@@ -12,13 +12,12 @@ from statistics import mean, stdev
 import torch
 from mmengine.config import Config
 
-from mmcloformer.analysis.curves import read_curves
+from mmcloformer.analysis.curves import MAIN_METRICS, read_curves
 from mmcloformer.benchmark.measure import environment
 from mmcloformer.errors import UserError
 from mmcloformer.launch import exit_on_user_error
 
 TRAIN = Path(__file__).with_name('train.py')
-METRICS = ('coco/segm_mAP', 'coco/bbox_mAP', 'mIoU', 'accuracy/top1')
 
 
 def main() -> None:
@@ -59,7 +58,7 @@ def main() -> None:
 def evaluations(work_dir: Path) -> tuple[str, dict[int, float]]:
     """The task's metric, and its value by training iteration."""
     metrics = read_curves(work_dir).metrics
-    name = next(name for name in METRICS if name in metrics)
+    name = next(name for name in MAIN_METRICS if name in metrics)
     series = metrics[name]
     return name, dict(zip(series.iterations.tolist(), series.values.tolist()))
 

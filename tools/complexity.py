@@ -5,12 +5,11 @@ import argparse
 import json
 from pathlib import Path
 
-from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from mmcloformer.analysis.complexity import PUBLISHED_GMACS, Complexity, measure
-from mmcloformer.errors import UserError
-from mmcloformer.launch import exit_on_user_error
+from mmcloformer.build import read_config
+from mmcloformer.launch import add_cfg_options, exit_on_user_error
 
 
 def main() -> None:
@@ -26,13 +25,14 @@ def main() -> None:
         help='size of the image (default: 800 1280 for mmdet, 512 512 mmseg, 224 224 mmpretrain)',
     )
     parser.add_argument('--json', action='store_true', help='print JSON')
+    add_cfg_options(parser)
     args = parser.parse_args()
     MMLogger.get_current_instance().setLevel('ERROR')  # It writes to where the figures go.
 
     results = {}
     for config in args.configs:
         name = Path(config).stem
-        result = measure(load(config), args.shape and tuple(args.shape))
+        result = measure(read_config(config, args.cfg_options), args.shape and tuple(args.shape))
         published = None if args.shape else PUBLISHED_GMACS.get(name)
         results[name] = {**result.to_dict(), 'published_gmacs': published}
         if not args.json:
@@ -45,14 +45,6 @@ def main() -> None:
             'attention (queries with\nkeys, scores with values). Biases, norms, activations, '
             'pooling and sampling do not count.'
         )
-
-
-def load(config: str) -> Config:
-    if '::' in config:
-        return Config.fromstring(f'_base_ = {config!r}', '.py')
-    if not Path(config).is_file():
-        raise UserError(f'config {config} does not exist')
-    return Config.fromfile(config)
 
 
 def print_table(name: str, result: Complexity, published: float | None) -> None:

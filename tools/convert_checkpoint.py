@@ -20,6 +20,8 @@ def main() -> None:
     args = parser.parse_args()
     if Path(args.dst).exists():
         raise UserError(f'{args.dst} exists; remove it or choose another name')
+    if args.dst.endswith('.safetensors'):
+        raise UserError(f'{args.dst}: the file will hold more than tensors; choose a name in .pth')
     checkpoint = convert_checkpoint(read_state_dict(args.src))
     Path(args.dst).parent.mkdir(parents=True, exist_ok=True)
     torch.save(checkpoint, args.dst)
@@ -28,6 +30,10 @@ def main() -> None:
         f'wrote {args.dst}: arch {meta["arch"]}, {meta["num_classes"]} classes, '
         f'{len(checkpoint["state_dict"])} tensors'
     )
+    if isinstance(meta['arch'], dict):
+        print(
+            'its num_heads and group_splits are guessed, as weights do not tell: set the true ones'
+        )
 
 
 if __name__ == '__main__':

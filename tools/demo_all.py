@@ -9,14 +9,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from mmcloformer.analysis.curves import MAIN_METRICS
+
 TOOLS = Path(__file__).parent
-# The first of these that an evaluation reports is the result of its task.
-RESULTS = {
-    'coco/segm_mAP': 'instance segmentation',
-    'coco/bbox_mAP': 'detection',
-    'mIoU': 'semantic segmentation',
-    'accuracy/top1': 'classification',
-}
 
 
 class Row(NamedTuple):
@@ -51,8 +46,8 @@ def run_config(config: Path, work_dir: Path) -> Row:
         task, metric, value = 'FAILED', Path(error.cmd[1]).name, f'exit {error.returncode}'
     else:
         metrics = json.loads(max(work_dir.glob('*/*.json')).read_text())
-        metric = next(name for name in RESULTS if name in metrics)
-        task, value = RESULTS[metric], f'{metrics[metric]:.3f}'
+        metric = next(name for name in MAIN_METRICS if name in metrics)
+        task, value = MAIN_METRICS[metric], f'{metrics[metric]:.3f}'
     return Row(task, config.stem, metric, value, f'{time.monotonic() - start:.0f}')
 
 

@@ -15,12 +15,13 @@ from mmengine.config import Config
 
 import mmcloformer  # before any host: it puts the ops stand-in in place
 from mmcloformer.analysis.complexity import DEFAULT_SHAPES
+from mmcloformer.build import read_config
 from mmcloformer.datasets.store import write_shapes
 from mmcloformer.errors import UserError
 from mmcloformer.export import ExportError, export_onnx, make_graph
 from mmcloformer.export.comparison import HALF, Tolerance, compare
 from mmcloformer.export.model import describe, load_model
-from mmcloformer.launch import exit_on_user_error
+from mmcloformer.launch import add_cfg_options, exit_on_user_error
 
 DEMO_SCENES = Path('data/shapes/coco/val2017')
 NUM_IMAGES = 8
@@ -46,15 +47,14 @@ def main() -> None:
     parser.add_argument(
         '--verify', type=Path, metavar='DIR', help=f'images to compare on, the first {NUM_IMAGES}'
     )
+    add_cfg_options(parser)
     args = parser.parse_args()
-    if not Path(args.config).is_file():
-        raise UserError(f'config {args.config} does not exist')
+    cfg = read_config(args.config, args.cfg_options)
     with images_to_compare(args.verify) as images:
-        run(args, images)
+        run(args, cfg, images)
 
 
-def run(args: argparse.Namespace, images: list[Path]) -> None:
-    cfg = Config.fromfile(args.config)
+def run(args: argparse.Namespace, cfg: Config, images: list[Path]) -> None:
     shape = tuple(args.shape or DEFAULT_SHAPES[cfg.default_scope])
     model, classes = load_model(cfg, args.checkpoint)
     graph = make_graph(model, half=args.fp16)

@@ -5,11 +5,10 @@ the result drawn in and the result as JSON."""
 import argparse
 import sys
 
-from mmengine.config import DictAction
 from rich.progress import track
 
 from mmcloformer.errors import UserError
-from mmcloformer.launch import exit_on_user_error, load_config
+from mmcloformer.launch import add_cfg_options, exit_on_user_error, load_config
 from mmcloformer.predict import build_predictor, image_problem, plan_files
 
 
@@ -19,9 +18,7 @@ def main() -> None:
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('images', help='image file, folder, or pattern in quotes')
     parser.add_argument('--out', required=True, help='folder to write to')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='override config fields: key=value'
-    )
+    add_cfg_options(parser)
     parser.set_defaults(work_dir=None, launcher='none', local_rank=0)
     args = parser.parse_args()
     plan = plan_files(args.images, args.out)

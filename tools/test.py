@@ -11,7 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from mmcloformer.datasets.presence import check_data
+from mmcloformer.checks.presence import check_data
 from mmcloformer.errors import UserError
 from mmcloformer.launch import (
     base_parser,

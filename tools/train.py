@@ -4,8 +4,8 @@
 from mmengine.device import get_device
 
 from mmcloformer.checkpoint.resuming import resume_from_last_whole
-from mmcloformer.datasets.check_hint import suggest_data_check
-from mmcloformer.datasets.presence import check_data
+from mmcloformer.checks.hint import suggest_data_check
+from mmcloformer.checks.presence import check_data
 from mmcloformer.errors import UserError
 from mmcloformer.launch import (
     base_parser,

@@ -13,8 +13,9 @@ from PIL import Image, UnidentifiedImageError
 
 from mmcloformer import CloFormer
 from mmcloformer.analysis.perception import draw, view
+from mmcloformer.build import preprocessor_of, read_config
 from mmcloformer.errors import UserError
-from mmcloformer.launch import exit_on_user_error
+from mmcloformer.launch import add_cfg_options, exit_on_user_error
 
 
 def main() -> None:
@@ -23,11 +24,9 @@ def main() -> None:
     parser.add_argument('checkpoint', help='checkpoint of that config, or of its backbone alone')
     parser.add_argument('image', help='image file; the network sees it at its own size')
     parser.add_argument('--out', required=True, help='picture to write')
+    add_cfg_options(parser)
     args = parser.parse_args()
-
-    if not Path(args.config).is_file():
-        raise UserError(f'config {args.config} does not exist')
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config, args.cfg_options)
     backbone = build_backbone(cfg.model.backbone, args.checkpoint)
     image = read_image(args.image)
     figure = draw(view(backbone, normalise(image, cfg)), image)
@@ -52,7 +51,7 @@ def read_image(path: str) -> NDArray[np.uint8]:
 
 
 def normalise(image: NDArray[np.uint8], cfg: Config) -> torch.Tensor:
-    preprocessor = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
+    preprocessor = preprocessor_of(cfg)
     mean, std = (torch.tensor(preprocessor[key])[:, None, None] for key in ('mean', 'std'))
     return ((torch.from_numpy(image).permute(2, 0, 1) - mean) / std)[None]
 

@@ -3,18 +3,17 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from typing import Any
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseModel, revert_sync_batchnorm
-from mmengine.registry import init_default_scope
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from ..errors import UserError
+from ..build import build_model
+from ..errors import ConfigError
 
 # Height and width in pixels that costs are published for, by the host of the task.
 DEFAULT_SHAPES = {'mmdet': (800, 1280), 'mmseg': (512, 512), 'mmpretrain': (224, 224)}
@@ -95,16 +94,13 @@ def measure(cfg: Config, shape: tuple[int, int] | None = None) -> Complexity:
         The counts.
 
     Raises:
-        UserError: If the config has no model of one of the hosts.
+        ConfigError: If the config has no model of one of the hosts, or a side is not positive.
     """
-    scope = cfg.get('default_scope')
-    if 'model' not in cfg or scope not in DEFAULT_SHAPES:
-        raise UserError(
-            'nothing to count: the config needs a model and a default_scope out of '
-            f'{", ".join(DEFAULT_SHAPES)}'
-        )
+    if shape and min(shape) < 1:
+        raise ConfigError(f'the shape must be positive, got {shape[0]} {shape[1]}')
+    model = _build(cfg)
+    scope = cfg.default_scope
     shape = shape or DEFAULT_SHAPES[scope]
-    model = _build(cfg, scope)
     regions = _watch_regions(model)
     image = torch.zeros(3, *shape, dtype=torch.uint8)
     meta = dict(img_shape=shape, ori_shape=shape, pad_shape=shape, scale_factor=(1.0, 1.0))
@@ -117,15 +113,14 @@ def measure(cfg: Config, shape: tuple[int, int] | None = None) -> Complexity:
     return Complexity(shape, _parts(model, counter), _operators(counter), regions)
 
 
-def _build(cfg: Config, scope: str) -> BaseModel:
-    settings = copy.deepcopy(cfg.model)  # The hosts write to what they build from.
-    if scope == 'mmseg':
-        settings.test_cfg = dict(mode='whole')
+def _build(cfg: Config) -> BaseModel:
+    cfg = copy.deepcopy(cfg)
+    settings = cfg.get('model') or ConfigDict()
+    if cfg.get('default_scope') == 'mmseg':
+        settings['test_cfg'] = dict(mode='whole')
     elif 'rpn' in (settings.get('test_cfg') or {}):
         settings.test_cfg.rpn.nms.iou_threshold = 1.0
-    init_default_scope(scope)
-    model = import_module(f'{scope}.registry').MODELS.build(settings)
-    return revert_sync_batchnorm(model).eval().requires_grad_(False)
+    return revert_sync_batchnorm(build_model(cfg)).eval().requires_grad_(False)
 
 
 def _watch_regions(model: BaseModel) -> dict[str, int]:

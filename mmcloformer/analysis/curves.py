@@ -15,6 +15,14 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 
+# The task that each of the hosts' main metrics tells of. Where an evaluation reports several, the
+# first is its result.
+MAIN_METRICS = {
+    'coco/segm_mAP': 'instance segmentation',
+    'coco/bbox_mAP': 'detection',
+    'mIoU': 'semantic segmentation',
+    'accuracy/top1': 'classification',
+}
 _SCALARS = 'vis_data/scalars.json'
 # What mmengine logs beside the results.
 _BOOKKEEPING = {'step', 'iter', 'epoch', 'time', 'data_time', 'memory'}

@@ -22,13 +22,17 @@ MEMORY = {
     'cuda': 'peak of the allocator in a run above what was allocated before it',
 }
 TURN = 0.3
+MATMUL_SIDE = 2048
 _PACKAGES = (
-    'torch', 'numpy', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection',
-    'onedl-mmpretrain', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain', 'onnxruntime',
+    'torch', 'torchvision', 'numpy', 'onnxruntime',
+    'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmentation', 'onedl-mmpretrain',
+    'mmengine', 'mmcv', 'mmcv-lite', 'mmdet', 'mmsegmentation', 'mmpretrain',
 )  # fmt: skip
 
 
-def time_interleaved(steps: Mapping[str, Step], device: str, rounds: int) -> dict[str, list[float]]:
+def time_interleaved(
+    steps: Mapping[str, Step], device: str, rounds: int
+) -> tuple[dict[str, list[float]], dict[str, str]]:
     """Let every step have a turn a round, so that a disturbance of the machine hits all alike.
 
     A short step runs again and again in its turn of `TURN` seconds, and the first of its runs does
@@ -40,13 +44,19 @@ def time_interleaved(steps: Mapping[str, Step], device: str, rounds: int) -> dic
         rounds: Turns of each.
 
     Returns:
-        Seconds of a run in every turn, the median of the turn, by name.
+        Seconds of a run in every turn, the median of the turn, by name; and by name what stopped
+        the others, as there is less memory beside all of them than in warming up.
     """
     seconds: dict[str, list[float]] = {name: [] for name in steps}
+    errors: dict[str, str] = {}
     for _ in range(rounds):
-        for name, step in steps.items():
-            seconds[name].append(_take_turn(step, device))
-    return seconds
+        for name in list(seconds):
+            try:
+                seconds[name].append(_take_turn(steps[name], device))
+            except RuntimeError as error:
+                errors[name] = str(error).splitlines()[0]
+                del seconds[name]
+    return seconds, errors
 
 
 def peak_memory(step: Step, device: str) -> float | None:
@@ -69,7 +79,7 @@ def peak_memory(step: Step, device: str) -> float | None:
     return (_resident('VmHWM') - before) / 1e6
 
 
-def gflops(model: nn.Module, size: tuple[int, int]) -> float:
+def count_gflop(model: nn.Module, size: tuple[int, int]) -> float:
     """Count a forward pass for one image, multiply-adds as two, on no data.
 
     Args:
@@ -81,11 +91,12 @@ def gflops(model: nn.Module, size: tuple[int, int]) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def matmul_gflops(device: str, side: int = 2048, repeats: int = 10) -> float:
-    """Rate of the device's own matrix product of `side` squared, in single precision on a CPU
-    and float16 on a GPU: the best of some runs, in GFLOP/s."""
+def matmul_gflops(device: str) -> float:
+    """Rate of the device's own matrix product of `MATMUL_SIDE` squared, in single precision on a
+    CPU and float16 on a GPU: the best of ten runs, in GFLOP/s."""
+    side = MATMUL_SIDE
     a = torch.randn(side, side, device=device, dtype=None if device == 'cpu' else torch.float16)
-    seconds = min(_time(lambda: a @ a, device) for _ in range(repeats))
+    seconds = min(_time(lambda: a @ a, device) for _ in range(10))
     return 2 * side**3 / seconds / 1e9
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from mmengine.config import Config
-from mmengine.hub import get_config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..build import build_model, read_config
 from ..models import CloFormer
 from ..models.deploy import switch_to_deploy
 
@@ -33,7 +32,8 @@ PEERS: dict[str, dict[str, Any]] = {
     'RepVGG-A0': dict(type='mmpretrain.RepVGG', arch='A0', out_indices=(0, 1, 2, 3)),
 }
 ONNXRUNTIME = 'onnxruntime'
-OURS = ('training form', 'deploy form', 'compiled', ONNXRUNTIME)
+GRAPHS = 'compiled, CUDA graphs'
+OURS = ('training form', 'deploy form', 'compiled', GRAPHS, ONNXRUNTIME)
 LITERAL = 'literal'
 
 
@@ -74,10 +74,12 @@ def backbone_step(name: str, model: nn.Module, setting: Setting) -> Step | None:
     """Prepare one run of a backbone; the loss of training is the sum of the maps' mean squares.
 
     Returns:
-        The run, or None where the form has no such mode: deploy is for inference, and
-        onnxruntime's package here for CPUs.
+        The run, or None where the form has no such mode: deploy is for inference, CUDA graphs
+        for GPUs, and onnxruntime's package here for CPUs.
     """
     if setting.training and name in ('deploy form', ONNXRUNTIME):
+        return None
+    if name == GRAPHS and setting.device == 'cpu':
         return None
     if name == ONNXRUNTIME:
         return _onnxruntime_step(model, setting) if setting.device == 'cpu' else None
@@ -85,8 +87,13 @@ def backbone_step(name: str, model: nn.Module, setting: Setting) -> Step | None:
     if name in OURS and not setting.training and name != 'training form':
         switch_to_deploy(model)
     forward: Callable[[Tensor], Any] = model
-    if name == 'compiled':  # Freezing makes constants of the weights and lays them out anew.
-        forward = torch.compile(model, options=dict(freezing=not setting.training))
+    if name in ('compiled', GRAPHS):
+        # Freezing makes constants of the weights and lays them out anew.
+        options: dict[str, Any] = {
+            'freezing': not setting.training,
+            'triton.cudagraphs': name == GRAPHS,
+        }
+        forward = torch.compile(model, options=options)
     image = torch.randn(setting.batch, 3, *setting.size, device=setting.device)
     if setting.device == 'cuda':  # For everybody: half precision convolves in it.
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -124,14 +131,9 @@ def config_step(path: str, setting: Setting) -> Step:
         path: Config file, or a host's as `'mmdet::retinanet/...'`.
         setting: Where and on what it runs.
     """
-    cfg = get_config(path) if '::' in path else Config.fromfile(path)
+    cfg = read_config(path)
     scope = cfg.default_scope
-    init_default_scope(scope)
-    __import__(f'{scope}.models')
-    cfg.model.backbone.pop('init_cfg', None)  # Random weights are as fast.
-    if 'data_preprocessor' in cfg:  # As the Runner does.
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    model: Any = MODELS.build(cfg.model).to(setting.device).train(setting.training)
+    model: Any = build_model(cfg).to(setting.device).train(setting.training)
     if not setting.training and isinstance(model.backbone, CloFormer):
         switch_to_deploy(model)
     data: dict[str, Any] = dict(

@@ -1,13 +1,14 @@
 """Which models run at which sizes, and what came out, as a JSON file and as a table."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
 
-from .measure import environment, gflops, peak_memory, summary, time_interleaved
+from ..errors import ConfigError
+from .measure import count_gflop, environment, peak_memory, summary, time_interleaved
 from .models import (
     LITERAL,
     ONNXRUNTIME,
@@ -41,7 +42,12 @@ class Job(NamedTuple):
 
 
 def run_jobs(
-    jobs: Iterable[Job], arch: str, device: str, rounds: int, literal: Callable[[str], nn.Module]
+    jobs: Sequence[Job],
+    arch: str,
+    device: str,
+    rounds: int,
+    literal: Callable[[str], nn.Module],
+    out: str | Path,
 ) -> dict[str, Any]:
     """Measure all jobs; models of the same setting take turns.
 
@@ -51,23 +57,29 @@ def run_jobs(
         device: `'cpu'` or `'cuda'`.
         rounds: Timed runs of each model in each setting.
         literal: Makes the baseline of a size.
+        out: JSON file to write, anew after each setting.
 
     Returns:
         The environment and one row a model and setting; a model that does not take a setting
         (its size, or the memory) has the reason in `error`.
+
+    Raises:
+        ConfigError: If a model is neither a name nor a config file.
     """
+    counts = {
+        f'{h}x{w}': round(count_gflop(literal(arch), (h, w)), 2)
+        for h, w in dict.fromkeys(size for job in jobs for size in job.sizes)
+    }
     rows: list[Row] = []
+    results = dict(arch=arch, **environment(device), rounds=rounds, gflops=counts, rows=rows)
     for job in jobs:
         for size in job.sizes:
             for batch in job.batches:
                 for training in job.training:
                     setting = Setting(device, size, batch, training)
                     rows += _measure(job.models, setting, arch, rounds, literal)
-    counts = {
-        f'{h}x{w}': round(gflops(literal(arch), (h, w)), 2)
-        for h, w in dict.fromkeys(size for job in jobs for size in job.sizes)
-    }
-    return dict(arch=arch, **environment(device), rounds=rounds, gflops=counts, rows=rows)
+                    save(results, out)
+    return results
 
 
 def _measure(
@@ -91,11 +103,16 @@ def _measure(
             # onnxruntime keeps what it has allocated, so a second run would show nothing.
             row['peak_mb'] = None if name == ONNXRUNTIME else peak_memory(step, setting.device)
             steps[name] = step
+        except ConfigError:
+            raise
         except RuntimeError as error:  # Shapes that do not fit, or out of memory.
             row['error'] = str(error).splitlines()[0]
         rows[name] = row
-    for name, seconds in time_interleaved(steps, setting.device, rounds).items():
+    timed, errors = time_interleaved(steps, setting.device, rounds)
+    for name, seconds in timed.items():
         rows[name] |= summary(seconds)
+    for name, reason in errors.items():
+        rows[name]['error'] = reason
     return list(rows.values())
 
 

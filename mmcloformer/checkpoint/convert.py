@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, listed
 from ..models import ARCHS, Arch, CloFormer
 from ..models.archs import NUM_STAGES
 
@@ -68,7 +68,7 @@ def convert_checkpoint(released: Mapping[str, Tensor]) -> dict[str, Any]:
             state_dict[renamed] = value
     if unknown:
         raise CheckpointError(
-            f'{len(unknown)} keys are not of the released CloFormer: {", ".join(unknown[:8])}'
+            f'{len(unknown)} keys are not of the released CloFormer: {listed(unknown, 50)}'
         )
     # The loading below finds the others; these are read before it, or may be absent there.
     needed = (
@@ -97,7 +97,7 @@ def convert_checkpoint(released: Mapping[str, Tensor]) -> dict[str, Any]:
     return dict(state_dict=state_dict, meta=meta)
 
 
-def infer_arch(state_dict: Mapping[str, Tensor], prefix: str = 'backbone.') -> Arch:
+def infer_arch(state_dict: Mapping[str, Tensor]) -> Arch:
     """Read the arch off the shapes of a converted state dict.
 
     Shapes do not tell the number of heads; where the widths are a published variant's, it is
@@ -105,7 +105,6 @@ def infer_arch(state_dict: Mapping[str, Tensor], prefix: str = 'backbone.') -> A
 
     Args:
         state_dict: Weights with our names.
-        prefix: Where the backbone stands in it.
 
     Raises:
         CheckpointError: If whole stages or branches are missing.
@@ -115,9 +114,9 @@ def infer_arch(state_dict: Mapping[str, Tensor], prefix: str = 'backbone.') -> A
         blocks = {
             int(match[1])
             for key in state_dict
-            if (match := re.match(rf'{re.escape(prefix)}stages\.{stage}\.(\d+)\.', key))
+            if (match := re.match(rf'backbone\.stages\.{stage}\.(\d+)\.', key))
         }
-        attn = f'{prefix}stages.{stage}.0.attn.'
+        attn = f'backbone.stages.{stage}.0.attn.'
         convs: list[Tensor] = []
         while (conv := state_dict.get(f'{attn}local.{len(convs)}.dwconv.weight')) is not None:
             convs.append(conv)

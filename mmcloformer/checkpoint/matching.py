@@ -8,11 +8,11 @@ from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, listed
 from .reading import read_checkpoint
 
 _OUTPUT_NORM = re.compile(r'norm\d\.(weight|bias)')
-_LISTED = 8
+_MOST_KEYS = 50  # in a message
 
 
 def check_backbone_state(
@@ -44,7 +44,7 @@ def check_backbone_state(
         if k in given and given[k].shape != own[k].shape
     ]
     problems = [
-        f'{len(keys)} {what}: {", ".join(keys[:_LISTED])}{", ..." if len(keys) > _LISTED else ""}'
+        f'{len(keys)} {what}: {listed(keys, _MOST_KEYS)}'
         for what, keys in (
             ('missing', missing),
             ('unexpected', unexpected),

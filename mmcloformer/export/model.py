@@ -1,13 +1,13 @@
 """From a config and a checkpoint to a host's model, and what the file says about it."""
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.registry import DATASETS
 from torch import nn
 
+from ..build import build_model, preprocessor_of
 from ..checkpoint import check_whole_state, get_state_dict, read_checkpoint
 from .graph import ExportError, Graph
 
@@ -33,13 +33,7 @@ def load_model(cfg: Config, checkpoint: str) -> tuple[nn.Module, tuple[str, ...]
     Raises:
         CheckpointError: If the checkpoint cannot be read or does not match.
     """
-    scope = cfg.default_scope
-    init_default_scope(scope)
-    import_module(f'{scope}.models')
-    import_module(f'{scope}.datasets')
-    if 'data_preprocessor' in cfg:  # As the Runner does.
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    model: nn.Module = MODELS.build(cfg.model)
+    model = build_model(cfg)
     loaded = read_checkpoint(checkpoint)
     weights = get_state_dict(loaded, checkpoint)
     check_whole_state(model, weights)
@@ -47,7 +41,7 @@ def load_model(cfg: Config, checkpoint: str) -> tuple[nn.Module, tuple[str, ...]
     meta = loaded.get('meta', {}).get('dataset_meta')
     if meta is None:
         dataset = cfg.test_dataloader.dataset
-        with DATASETS.switch_scope_and_registry(scope) as registry:
+        with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
             meta = registry.get(dataset.type)._load_metainfo(dataset.get('metainfo'))
     return model.eval(), tuple(meta['classes'])
 
@@ -72,7 +66,7 @@ def describe(
     Raises:
         ExportError: If the test pipeline has a step that changes the image in another way.
     """
-    preprocessor = cfg.model.data_preprocessor
+    preprocessor = preprocessor_of(cfg)
     steps = _read_steps(cfg.test_dataloader.dataset.pipeline)
     if shape and graph.task != 'classification':
         steps = [dict(type='Fit', shape=shape, interpolation='bilinear', backend='cv2')]

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..checkpoint import load_pretrained
-from .archs import NUM_STAGES, resolve_arch
+from ..errors import ConfigError
+from .archs import NUM_STAGES, check_rate, resolve_arch
 from .deploy import DeployError, check_state, fold_backbone
 from .layer_depth import LayerDepthMixin
-from .layers import Block, CloAttention, LayerNorm2d, Stem
+from .layers import Block, CloAttention, Stem
+from .norm import LayerNorm2d
 
 # Each window times its stage's stride is 32 pixels: all stages pool to the same map.
 POOL_WINDOWS = (8, 4, 2, 1)
@@ -53,7 +55,7 @@ class CloFormer(BaseModule, LayerDepthMixin):
         deployed: Whether it is in its form for inference.
 
     Raises:
-        ValueError: If an argument is out of its range; the message names the allowed values.
+        ConfigError: If an argument is out of its range; the message names the allowed values.
     """
 
     def __init__(
@@ -71,18 +73,22 @@ class CloFormer(BaseModule, LayerDepthMixin):
         super().__init__(init_cfg=init_cfg)
         settings = resolve_arch(arch)
         self.out_indices = _check_out_indices(out_indices)
-        if frozen_stages not in range(-1, NUM_STAGES + 1):
-            raise ValueError(f'frozen_stages={frozen_stages!r} is not in -1..{NUM_STAGES}')
-        rate = settings.drop_path_rate if drop_path_rate is None else drop_path_rate
-        if not 0 <= rate < 1:
-            raise ValueError(f'drop_path_rate={rate!r} is not in [0, 1)')
+        if not isinstance(in_channels, int) or in_channels < 1:
+            raise ConfigError(f'in_channels={in_channels!r} is not a positive integer')
+        if not isinstance(frozen_stages, int) or not -1 <= frozen_stages <= NUM_STAGES:
+            raise ConfigError(
+                f'frozen_stages={frozen_stages!r} is not an integer in -1..{NUM_STAGES}'
+            )
+        rate = settings.drop_path_rate
+        if drop_path_rate is not None:
+            rate = check_rate('drop_path_rate', drop_path_rate)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.deployed = False
         self.out_channels = tuple(settings.embed_dims[i] for i in self.out_indices)
         self.out_strides = tuple(STRIDES[i] for i in self.out_indices)
 
-        norm_cfg = dict(type='BN') if norm_cfg is None else dict(norm_cfg)
+        norm_cfg = _check_norm_cfg(dict(type='BN') if norm_cfg is None else norm_cfg)
         rates = iter(torch.linspace(0, rate, sum(settings.depths)).tolist())
         self.stem = Stem(in_channels, settings.embed_dims[0], norm_cfg)
         self.stages = nn.ModuleList()
@@ -164,7 +170,8 @@ class CloFormer(BaseModule, LayerDepthMixin):
         outs = []
         # oneDNN's convolutions and the attention are fastest in channels_last; on a GPU that
         # depends on the precision, so there the caller chooses.
-        convert = x.device.type == 'cpu' and x.is_contiguous()
+        # The stride tells a map of one channel in channels_last, which is contiguous as well.
+        convert = x.device.type == 'cpu' and x.is_contiguous() and x.stride(1) != 1
         x = self.stem(x.contiguous(memory_format=torch.channels_last) if convert else x)
         for stage in range(self.out_indices[-1] + 1):
             *blocks, last = self._blocks(stage)
@@ -203,10 +210,22 @@ class CloFormer(BaseModule, LayerDepthMixin):
 
 
 def _check_out_indices(out_indices: Sequence[int]) -> tuple[int, ...]:
-    indices = tuple(out_indices)
-    allowed = range(NUM_STAGES)
-    if not indices or list(indices) != sorted(set(indices)) or not set(indices) <= set(allowed):
-        raise ValueError(
-            f'out_indices={indices!r} must be increasing stage numbers out of {list(allowed)}'
+    allowed = list(range(NUM_STAGES))
+    sequence = isinstance(out_indices, Sequence) and bool(out_indices)
+    if sequence and all(isinstance(i, int) and i in allowed for i in out_indices):
+        indices = tuple(out_indices)
+        if indices == tuple(sorted(set(indices))):
+            return indices
+    raise ConfigError(
+        f'out_indices={out_indices!r} must be a tuple of increasing stage numbers out of {allowed}'
+    )
+
+
+def _check_norm_cfg(norm_cfg: Mapping[str, Any]) -> dict[str, Any]:
+    kind = norm_cfg.get('type') if isinstance(norm_cfg, Mapping) else None
+    if not kind or (isinstance(kind, str) and MODELS.get(kind) is None):
+        raise ConfigError(
+            f"norm_cfg={norm_cfg!r} must be a dict whose type is a norm of mmcv's, for example "
+            f"dict(type='BN'), dict(type='SyncBN') or dict(type='GN', num_groups=8)"
         )
-    return indices
+    return dict(norm_cfg)

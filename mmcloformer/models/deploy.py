@@ -14,6 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..checkpoint import check_backbone_state
 from ..errors import CheckpointError, UserError
+from .norm import LayerNorm2d
 
 if TYPE_CHECKING:
     from .cloformer import CloFormer
@@ -110,14 +111,13 @@ def _fold_batch_norm(layers: nn.Sequential) -> None:
         layers[1] = nn.Identity()
 
 
-def _fold_affine(norm: nn.GroupNorm, readers: Sequence[nn.Conv2d]) -> nn.GroupNorm:
+def _fold_affine(norm: LayerNorm2d, readers: Sequence[nn.Conv2d]) -> LayerNorm2d:
     """Move a norm's affine pair into the 1x1 convolutions that alone read it."""
     for conv in readers:
         # 1x1 and unpadded: the shift reaches every position alike.
         _bias(conv).add_(conv.weight.flatten(1) @ norm.bias)
         conv.weight.mul_(norm.weight[:, None, None])
-    bare = nn.GroupNorm(norm.num_groups, norm.num_channels, norm.eps, affine=False)
-    return bare.train(norm.training)
+    return LayerNorm2d(norm.num_channels, affine=False).train(norm.training)
 
 
 def _scale(conv: nn.Conv2d, factor: float) -> None:

@@ -15,33 +15,13 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .norm import LayerNorm2d
+
 FFN_KERNEL = 5
 FFN_RATIO = 4
 # Of a ConvFFN's hidden map in inference on a CPU. glibc hands blocks of 32 MiB and more back to
 # the system at once, and each new page of the next one costs more than what is computed in it.
 STRIP_BYTES = 16 * 2**20
-
-
-class LayerNorm2d(nn.GroupNorm):
-    """GroupNorm over `(C, H, W)` with one affine pair a channel, the network's only norm
-    besides the stem's and the shortcut's BatchNorm.
-
-    Args:
-        channels: Channels of the map.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(1, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        learns = self.weight.requires_grad or self.bias.requires_grad
-        if torch.is_grad_enabled() and learns and not x.requires_grad:
-            # Behind frozen layers. Without a gradient for its input the backward pass of torch's
-            # own crashes in channels_last (2.11.0, CPU).
-            var, mean = torch.var_mean(x, (1, 2, 3), correction=0, keepdim=True)
-            normed = (x - mean) * (var + self.eps).rsqrt()
-            return normed * self.weight[:, None, None] + self.bias[:, None, None]
-        return super().forward(x)
 
 
 # On a CPU a large map costs several times more to allocate, page by page, than to compute, so
@@ -281,9 +261,9 @@ class Block(BaseModule):
     ) -> None:
         super().__init__()
         self.with_cp = with_cp
-        self.norm1: nn.GroupNorm = LayerNorm2d(embed_dims)
+        self.norm1 = LayerNorm2d(embed_dims)
         self.attn = attn
-        self.norm2: nn.GroupNorm = LayerNorm2d(embed_dims)
+        self.norm2 = LayerNorm2d(embed_dims)
         self.ffn = ConvFFN(embed_dims, out_dims, stride)
         self.shortcut: nn.Module = nn.Identity()
         if stride > 1:

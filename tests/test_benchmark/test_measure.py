@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmcloformer.benchmark import measure
-from mmcloformer.benchmark.measure import gflops, peak_memory, summary
+from mmcloformer.benchmark.measure import count_gflop, peak_memory, summary
 from tests.literal import LiteralCloFormer
 
 
@@ -20,10 +20,27 @@ def test_runs_take_turns(monkeypatch):
         a=lambda: step('a', 0.125 if order[-1:] == ['a'] else 0.25),
         b=lambda: step('b', 0.5),
     )
-    seconds = measure.time_interleaved(steps, 'cpu', rounds=3)
+    seconds, errors = measure.time_interleaved(steps, 'cpu', rounds=3)
     assert order == list('aab' * 3)
     assert seconds['a'] == [0.125] * 3  # Without the first of each turn.
     assert seconds['b'] == [0.5] * 3
+    assert not errors
+
+
+def test_what_fails_beside_the_others_ends_none_of_them(monkeypatch):
+    monkeypatch.setattr(measure, 'TURN', 0)
+    runs = []
+
+    def second_fails():
+        runs.append(1)
+        if len(runs) == 2:
+            raise RuntimeError('out of memory\nand so on')
+
+    steps = dict(a=second_fails, b=lambda: None)
+    seconds, errors = measure.time_interleaved(steps, 'cpu', rounds=3)
+    assert len(seconds['b']) == 3
+    assert 'a' not in seconds
+    assert errors == dict(a='out of memory')
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='Linux alone tells the peak')
@@ -43,7 +60,7 @@ def test_peak_memory_is_of_the_run_alone():
     [('xxs', (224, 224), 0.660), ('xs', (224, 224), 1.219), ('xs', (800, 1280), 36.26)],
 )
 def test_operations_are_those_of_the_network(arch, size, gmacs):
-    assert gflops(LiteralCloFormer(arch), size) == pytest.approx(2 * gmacs, rel=0.01)
+    assert count_gflop(LiteralCloFormer(arch), size) == pytest.approx(2 * gmacs, rel=0.01)
 
 
 def test_summary():

@@ -6,7 +6,7 @@ from mmcloformer.checkpoint.convert import convert_checkpoint, rename_key
 from mmcloformer.errors import CheckpointError
 from mmcloformer.models import resolve_arch
 from tests import released
-from tests.test_models.test_cloformer import TWO_LOCAL_BRANCHES
+from tests.archs import SEVERAL_BRANCHES
 
 
 @pytest.mark.parametrize('reference', released.ARCHS)
@@ -19,8 +19,8 @@ def test_every_released_key_has_one_place(reference):
 
 
 def test_an_arch_of_ones_own_is_read_off_the_shapes():
-    arch = resolve_arch(TWO_LOCAL_BRANCHES)
-    backbone = CloFormer(arch=TWO_LOCAL_BRANCHES, out_indices=(3,), in_channels=1)
+    arch = resolve_arch(SEVERAL_BRANCHES)
+    backbone = CloFormer(arch=SEVERAL_BRANCHES, out_indices=(3,), in_channels=1)
     ours = {f'backbone.{k}': v for k, v in backbone.state_dict().items()}
     ours |= {'head.fc.weight': torch.zeros(7, 64), 'head.fc.bias': torch.zeros(7)}
     back = {release(key): value for key, value in ours.items()}

@@ -102,4 +102,4 @@ def test_training_on_a_full_disk_keeps_the_only_checkpoint(tmp_path):
 def test_as_many_checkpoints_stay_as_the_config_says(tmp_path, keep):
     toy_runner(tmp_path, epochs=5, checkpoint=dict(max_keep_ckpts=keep)).train()
     names = {f.name for f in tmp_path.glob('*.pth*')}
-    assert names == {'epoch_4.pth', 'epoch_5.pth'} if keep == 2 else {'epoch_5.pth'}
+    assert names == {f'epoch_{epoch}.pth' for epoch in (4, 5)[-keep:]}

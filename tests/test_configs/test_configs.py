@@ -1,16 +1,15 @@
 """Every config: inherits, builds, takes a training step on generated scenes and predicts."""
 
 import ast
-import importlib
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
+from mmcloformer.build import build_model
 from mmcloformer.datasets.shapes import CLASSES
 from mmcloformer.models import ARCHS
 from tests.conftest import ROOT
@@ -36,11 +35,7 @@ def name(path):
 
 def build(cfg):
     """The model as the Runner of a single process builds it, without loading weights."""
-    init_default_scope(cfg.default_scope)
-    registry = importlib.import_module(f'{cfg.default_scope}.registry').MODELS
-    if 'data_preprocessor' in cfg:
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    return revert_sync_batchnorm(registry.build(cfg.model))
+    return revert_sync_batchnorm(build_model(cfg))
 
 
 def batch(cfg, split, shapes):

@@ -6,8 +6,9 @@ import onnxruntime
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import init_default_scope
 
+from mmcloformer.build import build_model
 from mmcloformer.export import export_onnx, make_graph
 from tests.conftest import ROOT
 
@@ -68,12 +69,8 @@ def tiny_config(name):
 
 def tiny_model(cfg, kind, seed=0):
     """The config's model with random weights and spread outputs."""
-    init_default_scope(cfg.default_scope)
-    __import__(f'{cfg.default_scope}.models')
-    if 'data_preprocessor' in cfg:
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     torch.manual_seed(seed)
-    model = MODELS.build(cfg.model).eval()
+    model = build_model(cfg).eval()
     for name, deviation in SPREAD.get(kind, {}).items():
         torch.nn.init.normal_(model.get_submodule(name).weight, 0, deviation)
         torch.nn.init.zeros_(model.get_submodule(name).bias)

@@ -7,9 +7,9 @@ from statistics import median
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from mmcloformer.build import build_model
 from mmcloformer.datasets.store import write_shapes
 from tests.conftest import ROOT, coco_options
 
@@ -34,11 +34,8 @@ def losses_of_training(options, dtype):
     cfg = Config.fromfile(DEMO)
     cfg.merge_from_dict(dict(option.split('=', 1) for option in options))
     cfg.train_dataloader.update(batch_size=1, num_workers=0, persistent_workers=False)
-    init_default_scope('mmdet')
     torch.manual_seed(0)
-    from mmdet.registry import MODELS
-
-    model = MODELS.build(cfg.model).train()
+    model = build_model(cfg).train()
     model.init_weights()
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-4)

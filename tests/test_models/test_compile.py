@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from mmcloformer import CloFormer
-from tests.test_models.test_deploy import SEVERAL_BRANCHES, trained
+from tests.archs import SEVERAL_BRANCHES
+from tests.test_models.test_deploy import trained
 
 
 @pytest.fixture(autouse=True)

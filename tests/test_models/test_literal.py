@@ -8,16 +8,8 @@ from mmcloformer import CloFormer
 from mmcloformer.checkpoint.convert import convert_checkpoint
 from mmcloformer.models import layers
 from tests import released
+from tests.archs import SEVERAL_BRANCHES
 from tests.literal import LiteralCloFormer
-
-SEVERAL_BRANCHES = dict(
-    embed_dims=[16, 32, 48, 64],
-    depths=[1, 2, 1, 1],
-    num_heads=[4, 4, 6, 8],
-    group_splits=[[1, 1, 2], [2, 0, 2], [0, 3, 3], [4, 4, 0]],
-    kernel_sizes=[[5, 3], [7, 3], [7, 5], [9, 3]],
-    drop_path_rate=0.0,
-)
 
 
 def pair(arch):

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from mmcloformer import CloFormer
 from mmcloformer.models import ARCHS
-from tests.test_models.test_deploy import SEVERAL_BRANCHES, trained
+from tests.archs import SEVERAL_BRANCHES
+from tests.test_models.test_deploy import trained
 
 CASES_EACH = 32
 # Sizes among them that are sure to have been tried, for the README.
@@ -146,7 +147,7 @@ def test_any_image(check):
 FROZEN_BY_HAND = """
 import torch
 from mmcloformer import CloFormer
-from tests.test_models.test_deploy import SEVERAL_BRANCHES
+from tests.archs import SEVERAL_BRANCHES
 rules = dict(
     body=lambda name: not name.startswith('stem'),
     norms=lambda name: 'norm' in name,

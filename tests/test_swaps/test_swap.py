@@ -3,16 +3,15 @@
 import argparse
 import re
 import shlex
-from importlib import import_module
 
 import pytest
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData, PixelData
 
+from mmcloformer.build import build_model
 from mmcloformer.models import ARCHS, CloFormer
 from mmcloformer.ops.standin import MissingOpError
 from tests.conftest import ROOT
@@ -54,11 +53,8 @@ def swap(config, line, folder):
         parser.add_argument('--cfg-options', nargs='+', action=DictAction)
         args = parser.parse_args(['--cfg-options', *shlex.split(OPTIONS[line])])
         cfg.merge_from_dict(args.cfg_options)
-    init_default_scope(cfg.default_scope)
-    if cfg.default_scope == 'mmpretrain':  # As its Runner does.
-        cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
     torch.manual_seed(0)
-    model = import_module(f'{cfg.default_scope}.registry').MODELS.build(cfg.model)
+    model = build_model(cfg)
     assert isinstance(model.backbone, CloFormer)
     model.init_weights()  # Some hosts' parameters are unset memory until the Runner calls it.
     # These would pad the small images to the hosts' 512 and 1024.

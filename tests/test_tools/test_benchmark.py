@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+import torch
 
 from tests.conftest import ROOT
 
@@ -62,9 +63,15 @@ def test_growth_is_drawn(run_tool, tmp_path):
     assert plot.read_bytes().startswith(b'\x89PNG')
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is one')
 def test_no_gpu_is_said(run_tool, tmp_path):
     out = run_tool('benchmark.py', '--device', 'cuda', '--out', tmp_path / 'x.json', code=1)
     assert 'finds no GPU' in out
+
+
+def test_an_unknown_model_is_said(run_tool, tmp_path):
+    out = run_tool('benchmark.py', '--models', 'nosuch', '--out', tmp_path / 'x.json', code=1)
+    assert 'error: config nosuch does not exist' in out
 
 
 @pytest.mark.parametrize('page', ['README.md', 'docs/speed.md'])

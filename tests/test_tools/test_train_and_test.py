@@ -103,6 +103,9 @@ def test_released_weights_to_a_detectors_training(run_tool, options, tmp_path):
     assert 'arch xxs, 1000 classes, 351 tensors' in output
     torch.load(converted, weights_only=True)
     assert 'exists' in run_tool('convert_checkpoint.py', source, converted, code=1)
+    assert 'choose a name in .pth' in run_tool(
+        'convert_checkpoint.py', source, tmp_path / 'converted.safetensors', code=1
+    )
 
     output = run_tool(
         'train.py', DEMO, '--work-dir', tmp_path / 'work', '--cfg-options', *options,
@@ -115,6 +118,21 @@ def test_released_weights_to_a_detectors_training(run_tool, options, tmp_path):
 def errors(output):
     assert 'Traceback' not in output
     return output[output.index('error: ') :]
+
+
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        ('arch=m', "arch='m' is unknown; use one of"),
+        ('out_indices="(1,2,7)"', 'increasing stage numbers out of [0, 1, 2, 3]'),
+    ],
+)
+def test_a_wrong_argument_of_the_backbone(run_tool, options, tmp_path, option, message):
+    output = run_tool(
+        'train.py', DEMO, '--work-dir', tmp_path, '--cfg-options', *options,
+        f'model.backbone.{option}', code=1,
+    )  # fmt: skip
+    assert message in errors(output)
 
 
 def test_missing_data(run_tool, tmp_path):

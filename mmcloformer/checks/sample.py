@@ -7,9 +7,9 @@ from typing import Any
 from mmengine import fileio
 from mmengine.dataset import BaseDataset
 
-from .check_image import decode, file_problem, why_unreadable
-from .check_labels import class_problem, label_map_problem, size_hint
-from .check_masks import run_length_problem
+from .image import decode, file_problem, why_unreadable
+from .labels import class_problem, label_map_problem, size_hint
+from .masks import run_length_problem
 
 
 def sample_problems(dataset: BaseDataset, index: int, num_classes: int | None) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
-from ..errors import DataError
+from ..errors import DataError, listed
 
 # Heads with classes of their own: objectness, and the surfaces of COCO-Stuff.
 _OTHER_CLASSES = ('rpn_head', 'semantic_head')
@@ -147,14 +147,14 @@ def _file_problems(file: str, folder: str | None, classes: list[str]) -> Iterato
         return
     used = [name for name in names if name in classes]
     if absent := [name for name in classes if name not in names]:
-        yield f'no category is called {_shown(absent)}; there are {_shown(names)}'
+        yield f'no category is called {listed(absent)}; there are {listed(names)}'
     elif classes != used:
         yield f'its order gives the classes their numbers: write them as {tuple(used)}'
     if folder and (absent := list(_absent(folder, [image['file_name'] for image in images]))):
-        yield f'{len(absent)} of {len(images)} images are not in {folder}: {_shown(absent)}'
+        yield f'{len(absent)} of {len(images)} images are not in {folder}: {listed(absent)}'
     known = {json.dumps(image['id']) for image in images}
     if unknown := sorted(set(_IMAGE_ID.findall(text)) - known):
-        yield f'there are annotations of images that it does not list, image_id {_shown(unknown)}'
+        yield f'there are annotations of images that it does not list, image_id {listed(unknown)}'
 
 
 def _list_of(text: str, key: str, fields: set[str]) -> list[dict[str, Any]]:
@@ -179,7 +179,3 @@ def _absent(folder: str, files: list[str]) -> Iterator[str]:
             listings[parent] = set(os.listdir(parent)) if os.path.isdir(parent) else set()
         if name not in listings[parent]:
             yield file
-
-
-def _shown(names: list[str]) -> str:
-    return ', '.join(names[:8]) + (', ...' if len(names) > 8 else '')

@@ -7,8 +7,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from .check_labels import listed
-from .check_masks import scored_mask_problem
+from ..errors import listed
+from .masks import scored_mask_problem
 
 _FIELDS = ('id', 'image_id', 'category_id', 'bbox', 'area')
 

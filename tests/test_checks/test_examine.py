@@ -6,7 +6,7 @@ import shutil
 import pytest
 from mmengine.config import Config
 
-from mmcloformer.datasets.check import check_dataset
+from mmcloformer.checks.examine import check_dataset
 from mmcloformer.errors import DataError
 from tests.conftest import ROOT
 

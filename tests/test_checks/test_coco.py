@@ -5,8 +5,8 @@ import json
 import pytest
 from mmengine.config import Config
 
-from mmcloformer.datasets.coco_check import check_coco
-from mmcloformer.datasets.presence import check_data
+from mmcloformer.checks.coco import check_coco
+from mmcloformer.checks.presence import check_data
 from mmcloformer.datasets.shapes import CLASSES
 from mmcloformer.errors import DataError
 from tests.conftest import ROOT

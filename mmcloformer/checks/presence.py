@@ -1,13 +1,13 @@
 """Whether the data a config names are on disk, asked before anything is built."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
 from ..errors import DataError
-from .coco_check import check_coco
+from .coco import check_coco, leaf_datasets
 
 
 def check_data(cfg: Config, splits: Sequence[str]) -> None:
@@ -39,8 +39,9 @@ def check_present(cfg: Config, splits: Sequence[str]) -> None:
     fields: dict[str, str] = {}
     for split in splits:
         if loader := cfg.get(f'{split}_dataloader'):
-            for path in _paths(loader['dataset']):
-                fields.setdefault(path, f'{split}_dataloader.dataset.data_root')
+            for dataset in leaf_datasets(loader['dataset']):
+                for path in _paths(dataset):
+                    fields.setdefault(path, f'{split}_dataloader.dataset.data_root')
         evaluators = cfg.get(f'{split}_evaluator') or []
         for evaluator in evaluators if isinstance(evaluators, Sequence) else [evaluators]:
             if isinstance(path := evaluator.get('ann_file'), str):
@@ -60,15 +61,8 @@ def check_present(cfg: Config, splits: Sequence[str]) -> None:
         )
 
 
-def _paths(dataset: dict[str, Any]) -> Iterator[str]:
+def _paths(dataset: Mapping[str, Any]) -> Iterator[str]:
     """Files and folders of a dataset config, joined as mmengine's BaseDataset joins them."""
-    if 'dataset' in dataset:
-        yield from _paths(dataset['dataset'])
-        return
-    if 'datasets' in dataset:
-        for inner in dataset['datasets']:
-            yield from _paths(inner)
-        return
     root = dataset.get('data_root') or ''
     prefix = dataset.get('data_prefix') or dataset.get('split') or {}  # mmpretrain: ImageNet
     parts = list(prefix.values()) if isinstance(prefix, dict) else [prefix]

@@ -1,14 +1,14 @@
 """Whether class labels and label maps fit the classes, which the losses find out the hard way."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-_SHOWN = 8
+from ..errors import listed
 
 
 def class_problem(labels: Any, num_classes: int) -> str | None:
@@ -83,13 +83,3 @@ def _largest_wide_value(content: bytes) -> int:
     """The largest value of an image of more than 8 bits; 0 for others."""
     image = Image.open(io.BytesIO(content))
     return int(np.asarray(image).max()) if image.mode.startswith('I') else 0
-
-
-def listed(values: Sequence[Any]) -> str:
-    """Write down the first values.
-
-    Args:
-        values: All of them.
-    """
-    more = ', ...' if len(values) > _SHOWN else ''
-    return ', '.join(map(str, values[:_SHOWN])) + more

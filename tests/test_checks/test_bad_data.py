@@ -15,10 +15,11 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
-from mmengine.registry import DATASETS, FUNCTIONS, MODELS, init_default_scope
+from mmengine.registry import DATASETS, FUNCTIONS, init_default_scope
 
-from mmcloformer.datasets.check import check_dataset
-from mmcloformer.datasets.check_hint import suggest_data_check
+from mmcloformer.build import build_model
+from mmcloformer.checks.examine import check_dataset
+from mmcloformer.checks.hint import suggest_data_check
 from mmcloformer.datasets.store import write_shapes
 from tests.conftest import ROOT
 
@@ -95,8 +96,7 @@ def model():
     def model(host, cfg):
         if host not in models:
             torch.manual_seed(0)
-            cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
-            models[host] = MODELS.build(cfg.model)
+            models[host] = build_model(cfg)
         return models[host]
 
     return model

@@ -4,7 +4,7 @@ import pytest
 from mmengine.dataset import BaseDataset
 from torch.utils.data import DataLoader
 
-from mmcloformer.datasets.check_hint import suggest_data_check
+from mmcloformer.checks.hint import suggest_data_check
 from mmcloformer.errors import UserError
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmcloformer.datasets.check_image import decode, file_problem
+from mmcloformer.checks.image import decode, file_problem
 
 
 def photo(kind, size=(96, 64), **options):

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmcloformer.datasets.presence import check_data
+from mmcloformer.checks.presence import check_data
 from mmcloformer.errors import DataError
 from tests.conftest import ROOT
 

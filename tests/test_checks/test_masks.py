@@ -5,7 +5,7 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from mmcloformer.datasets.check_masks import run_length_problem, scored_mask_problem
+from mmcloformer.checks.masks import run_length_problem, scored_mask_problem
 
 
 def compressed(mask):

@@ -15,10 +15,10 @@ from rich.progress import track
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import DataError
-from .check_annotations import annotation_problems, evaluator_problems
-from .check_sample import sample_problems
-from .coco_check import class_numbers, dataset_problems, leaf_datasets
+from .annotations import annotation_problems, evaluator_problems
+from .coco import class_numbers, dataset_problems, leaf_datasets
 from .presence import check_present
+from .sample import sample_problems
 
 _EMPTY = 'the host finds no samples in it; images without any object are left out of training'
 _NO_OBJECTS = (

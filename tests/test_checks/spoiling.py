@@ -97,13 +97,6 @@ def cut(kind):
     return damage
 
 
-def zero_tail(file):
-    """As after a copy that was interrupted when the space had been allocated."""
-    content = _encoded(file, 'JPEG')
-    kept = len(content) * 9 // 10
-    file.write_bytes(content[:kept] + bytes(len(content) - kept))
-
-
 def early_end(file):
     """Noise inside, with what the decoder takes for the end of the picture."""
     content = _encoded(file, 'JPEG')

@@ -1,0 +1,1 @@
+"""Whether data are where a config says, fit it and can be read, asked before training."""
