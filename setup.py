@@ -13,6 +13,8 @@ def requirements(name: str) -> list[str]:
     return [line for line in lines if line and not line.startswith('#')]
 
 
+TORCHVISION = 'torchvision>=0.21'  # Its kernels stand in for mmcv's.
+
 setup(
     name='mmcloformer',
     version=re.search(r"__version__ = '(.+)'", (ROOT / 'mmcloformer/__init__.py').read_text())[1],
@@ -37,10 +39,10 @@ setup(
     python_requires='>=3.10',
     # The two host stacks install the same folders, so neither may be pulled in over the other:
     # choose one as an extra.
-    install_requires=['torch>=2.6', 'torchvision>=0.21'],
+    install_requires=['torch>=2.6'],
     extras_require={
-        'onedl': requirements('onedl.txt'),
-        'openmmlab': requirements('openmmlab.txt'),
+        'onedl': [TORCHVISION, *requirements('onedl.txt')],
+        'openmmlab': [TORCHVISION, *requirements('openmmlab.txt')],
         'deploy': requirements('deploy.txt'),
         'dev': requirements('dev.txt'),
     },

@@ -3,7 +3,7 @@
 #
 # Schedule: 100 epochs x 256,000 images / 1,024 a batch = 100 x 250 = 25,000 iterations, 5 epochs of
 # them warm-up. lr 5e-4 x 1,024 / 512 = 1e-3, which --auto-scale-lr scales with the batch. On one
-# GPU: --amp. A process stops after 9 minutes, at the end of an epoch; --resume goes on.
+# GPU: --amp. In jobs of an hour: --resume --cfg-options custom_hooks.0.minutes=55.
 _base_ = 'cloformer_xxs_imagenet.py'
 custom_imports = dict(imports=['mmcloformer', 'mmcloformer.formula'])
 
@@ -28,6 +28,6 @@ param_scheduler = [
     ),
 ]
 default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=1))
-custom_hooks = [dict(type='TimeLimitHook', minutes=9)]
+custom_hooks = [dict(type='TimeLimitHook', minutes=None)]
 auto_scale_lr = dict(base_batch_size=1024)
 randomness = dict(seed=0)

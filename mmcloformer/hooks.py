@@ -1,4 +1,4 @@
-"""Hooks that the tools add to the host's Runner."""
+"""Hooks for the host's Runner: those that the tools add, and one for configs."""
 
 import math
 import time
@@ -117,16 +117,16 @@ class ReseedHook(Hook):
 
 @HOOKS.register_module()
 class TimeLimitHook(Hook):
-    """End a training by epochs early enough to be resumed: on borrowed machines, in short jobs.
+    """End a training by epochs early enough to be resumed, where jobs are short.
 
     The epochs' checkpoints are the host's (`default_hooks.checkpoint.interval=1`).
 
     Args:
-        minutes: Time that a process has, from the start of its training.
+        minutes: Time that a process has, from the start of its training; None is no limit.
     """
 
-    def __init__(self, minutes: float) -> None:
-        self.seconds = 60 * minutes
+    def __init__(self, minutes: float | None) -> None:
+        self.seconds = math.inf if minutes is None else 60 * minutes
         self.longest = 0.0
 
     def before_train(self, runner: Runner) -> None:

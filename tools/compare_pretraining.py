@@ -10,10 +10,10 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import torch
-from mmengine.config import Config
 
-from mmcloformer.analysis.curves import MAIN_METRICS, read_curves
+from mmcloformer.analysis.curves import main_metric, read_curves
 from mmcloformer.benchmark.measure import environment
+from mmcloformer.build import read_config
 from mmcloformer.errors import UserError
 from mmcloformer.launch import exit_on_user_error
 
@@ -31,34 +31,45 @@ def main() -> None:
     args = parser.parse_args()
     if args.work_dir.exists():
         raise UserError(f'{args.work_dir} exists; choose a new folder for the trainings')
+    if args.seeds < 1:
+        raise UserError(f'--seeds {args.seeds}: at least one training of each is needed')
+    if read_config(args.config).model.backbone.get('init_cfg') is not None:
+        raise UserError('the config has an init_cfg for its backbone; take it out to compare')
     backbone = 'model.backbone.init_cfg'
     starts = {
         'random': [f'{backbone}=None'],
         'pre-trained': [f'{backbone}.type=Pretrained', f'{backbone}.checkpoint={args.checkpoint}'],
     }
-    if Config.fromfile(args.config).model.backbone.get('init_cfg') is not None:
-        raise UserError('the config has an init_cfg for its backbone; take it out to compare')
     runs: dict[str, list[dict[int, float]]] = {name: [] for name in starts}
+    results = dict(
+        config=args.config,
+        checkpoint=args.checkpoint,
+        options=args.cfg_options,
+        **environment('cuda' if torch.cuda.is_available() else 'cpu'),
+        runs=runs,
+    )
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     for seed in range(args.seeds):
         for name, options in starts.items():
             work_dir = args.work_dir / f'{name}-{seed}'
             options = [*args.cfg_options, *options, f'randomness.seed={seed}']
-            command = [sys.executable, TRAIN, args.config, '--work-dir', work_dir]
-            subprocess.run([*command, '--cfg-options', *options], check=True)
-            metric, points = evaluations(work_dir)
+            train(args.config, work_dir, options)
+            results['metric'], points = evaluations(work_dir)
             runs[name].append(points)
-    about = dict(
-        config=args.config, checkpoint=args.checkpoint, options=args.cfg_options, metric=metric
-    )
-    machine = environment('cuda' if torch.cuda.is_available() else 'cpu')
-    args.out.write_text(json.dumps(about | machine | dict(runs=runs), indent=1) + '\n')
-    print(table(metric, runs))
+            args.out.write_text(json.dumps(results, indent=1) + '\n')
+    print(table(results['metric'], runs))
+
+
+def train(config: str, work_dir: Path, options: list[str]) -> None:
+    command = [sys.executable, TRAIN, config, '--work-dir', work_dir, '--cfg-options', *options]
+    if subprocess.run(command).returncode:
+        raise UserError(f'the training in {work_dir} failed, see above; --out has those before it')
 
 
 def evaluations(work_dir: Path) -> tuple[str, dict[int, float]]:
     """The task's metric, and its value by training iteration."""
     metrics = read_curves(work_dir).metrics
-    name = next(name for name in MAIN_METRICS if name in metrics)
+    name = main_metric(metrics)
     series = metrics[name]
     return name, dict(zip(series.iterations.tolist(), series.values.tolist()))
 

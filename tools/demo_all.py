@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from mmcloformer.analysis.curves import MAIN_METRICS
+from mmcloformer.analysis.curves import MAIN_METRICS, main_metric
 
 TOOLS = Path(__file__).parent
 
@@ -46,7 +46,7 @@ def run_config(config: Path, work_dir: Path) -> Row:
         task, metric, value = 'FAILED', Path(error.cmd[1]).name, f'exit {error.returncode}'
     else:
         metrics = json.loads(max(work_dir.glob('*/*.json')).read_text())
-        metric = next(name for name in MAIN_METRICS if name in metrics)
+        metric = main_metric(metrics)
         task, value = MAIN_METRICS[metric], f'{metrics[metric]:.3f}'
     return Row(task, config.stem, metric, value, f'{time.monotonic() - start:.0f}')
 

@@ -10,7 +10,7 @@ from mmcloformer.datasets.layouts import LAYOUTS
 from mmcloformer.datasets.shapes import make_scenes
 from mmcloformer.datasets.sheet import contact_sheet
 from mmcloformer.datasets.store import write_shapes
-from mmcloformer.errors import UserError
+from mmcloformer.launch import exit_on_user_error
 
 
 def main() -> None:
@@ -26,12 +26,9 @@ def main() -> None:
     parser.add_argument('--sheet', type=Path, help='also draw 24 training scenes to this image')
     args = parser.parse_args()
 
-    try:
-        report = write_shapes(
-            args.root, args.layouts, args.num_train, args.num_val, args.size, args.seed
-        )
-    except (UserError, ValueError) as error:
-        parser.error(str(error))
+    report = write_shapes(
+        args.root, args.layouts, args.num_train, args.num_val, args.size, args.seed
+    )
     for name in args.layouts:
         state = 'written' if name in report.written else 'up to date'
         print(f'{report.root / name}: {state}')
@@ -39,10 +36,11 @@ def main() -> None:
         found = ', '.join(f'{count} {name}' for name, count in report.counts[split].items())
         print(f'{split}: {number} scenes with {found}')
     if args.sheet:
+        args.sheet.parent.mkdir(parents=True, exist_ok=True)
         scenes = list(make_scenes(min(24, args.num_train), 'train', args.size, args.seed))
         Image.fromarray(contact_sheet(scenes)).save(args.sheet)
         print(f'{args.sheet}: {len(scenes)} training scenes with their ground truth')
 
 
 if __name__ == '__main__':
-    main()
+    exit_on_user_error(main)

@@ -4,7 +4,7 @@
 import argparse
 
 from mmcloformer.analysis.curves import plot_curves
-from mmcloformer.errors import UserError
+from mmcloformer.launch import exit_on_user_error
 
 
 def main() -> None:
@@ -12,12 +12,8 @@ def main() -> None:
     parser.add_argument('work_dir', help='the work directory of the training')
     parser.add_argument('--out', help='image file to write (default: WORK_DIR/curves.png)')
     args = parser.parse_args()
-
-    try:
-        print(plot_curves(args.work_dir, args.out))
-    except UserError as error:
-        parser.error(str(error))
+    print(plot_curves(args.work_dir, args.out))
 
 
 if __name__ == '__main__':
-    main()
+    exit_on_user_error(main)

@@ -1,1 +1,1 @@
-"""Looking at what training wrote."""
+"""What a model costs, what a training wrote, and what the branches see."""

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ..errors import UserError
+from ..errors import UserError, listed
 
-# The task that each of the hosts' main metrics tells of. Where an evaluation reports several, the
-# first is its result.
+# The task that each of the hosts' main metrics tells of.
 MAIN_METRICS = {
     'coco/segm_mAP': 'instance segmentation',
     'coco/bbox_mAP': 'detection',
@@ -94,6 +93,21 @@ def read_curves(work_dir: str | Path) -> Curves:
     return Curves(_to_series(training), _to_series(metrics))
 
 
+def main_metric(reported: Collection[str]) -> str:
+    """Choose the result of an evaluation: the first of `MAIN_METRICS` that it reports.
+
+    Args:
+        reported: Names of what it reports.
+
+    Raises:
+        UserError: If it is none of them.
+    """
+    for name in MAIN_METRICS:
+        if name in reported:
+            return name
+    raise UserError(f'no main metric ({listed([*MAIN_METRICS])}) among {listed([*reported])}')
+
+
 def plot_curves(work_dir: str | Path, out: str | Path | None = None) -> Path:
     """Draw losses with the learning rate, and every evaluation metric, against the iteration.
 
@@ -127,6 +141,7 @@ def plot_curves(work_dir: str | Path, out: str | Path | None = None) -> Path:
         panel.grid(alpha=0.3)
     axes[-1].set_xlabel('iteration')
     figure.suptitle(Path(work_dir).resolve().name)
+    target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=120)
     return target
 

@@ -31,4 +31,5 @@ def plot_growth(results: dict[str, Any], path: str | Path) -> None:
         axes.minorticks_off()
         axes.grid(alpha=0.3)
         axes.legend()
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)

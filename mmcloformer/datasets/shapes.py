@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ConfigError
+
 # In alphabetical order, which is the order in which folder scanners number their classes.
 CLASSES = ('ring', 'square', 'star', 'triangle')
 PALETTE = ((255, 128, 0), (0, 170, 255), (255, 220, 0), (0, 200, 90))
@@ -95,14 +97,14 @@ def make_scene(index: int, split: str = 'train', size: int = 128, seed: int = 0)
         A scene of 1 to 4 objects, each wholly inside the image and more than half visible.
 
     Raises:
-        ValueError: If `split` is unknown, `size` is too small, or `index` or `seed` is negative.
+        ConfigError: If `split` is unknown, `size` is too small, or `index` or `seed` is negative.
     """
     if split not in SPLITS:
-        raise ValueError(f'split must be one of {SPLITS}, got {split!r}')
+        raise ConfigError(f'split must be one of {SPLITS}, got {split!r}')
     if size < MIN_SIZE:
-        raise ValueError(f'size must be at least {MIN_SIZE} px, got {size}')
+        raise ConfigError(f'size must be at least {MIN_SIZE} px, got {size}')
     if index < 0 or seed < 0:
-        raise ValueError(f'index and seed must not be negative, got {index} and {seed}')
+        raise ConfigError(f'index and seed must not be negative, got {index} and {seed}')
     stream = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index))
     rng = np.random.default_rng(stream)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from .layouts import LAYOUTS
 from .shapes import CLASSES, SPLITS, VERSION, make_scene, make_scenes
 
@@ -63,16 +63,16 @@ def write_shapes(
         What was written and the number of objects in the data set.
 
     Raises:
-        ValueError: If an argument is out of range or a layout is unknown.
+        ConfigError: If an argument is out of range or a layout is unknown.
         DataError: If `root` holds other data or is a file, or a layout was changed by other hands.
     """
     root = Path(root)
     wanted = list(dict.fromkeys(layouts))
     unknown = [name for name in wanted if name not in LAYOUTS]
     if unknown or not wanted:
-        raise ValueError(f'layouts must be some of {tuple(LAYOUTS)}, got {wanted}')
+        raise ConfigError(f'layouts must be some of {tuple(LAYOUTS)}, got {wanted}')
     if num_train < 1 or num_val < 1:
-        raise ValueError(f'need at least one scene a split, got {num_train} and {num_val}')
+        raise ConfigError(f'need at least one scene a split, got {num_train} and {num_val}')
     make_scene(0, size=size, seed=seed)  # refuses a bad size or seed before anything is touched
 
     recipe = {

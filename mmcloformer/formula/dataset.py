@@ -7,6 +7,7 @@ from mmengine.registry import DATASETS
 from mmpretrain.structures import DataSample
 from torch.utils.data import Dataset
 
+from ..errors import ConfigError
 from .waves import draw_instance
 
 
@@ -21,14 +22,14 @@ class WaveDataset(Dataset[dict[str, Any]]):
         seed: The classes are other ones under another seed.
 
     Raises:
-        ValueError: If a count is not positive, or a number negative.
+        ConfigError: If a count is not positive, or a number negative.
     """
 
     def __init__(
         self, num_classes: int, instances: int, first_instance: int = 0, seed: int = 0
     ) -> None:
         if num_classes < 1 or instances < 1 or first_instance < 0 or seed < 0:
-            raise ValueError(
+            raise ConfigError(
                 f'WaveDataset needs num_classes and instances from 1, first_instance and seed from '
                 f'0, got {num_classes}, {instances}, {first_instance} and {seed}'
             )

@@ -1,7 +1,7 @@
 """Every kind of odd file through its host's own data set, pipeline, network and evaluator.
 
 So that `check_dataset` lists what these trip over and nothing else; its own tests are in
-`tests/test_tools/test_check_dataset.py`.
+`test_examine.py`.
 """
 
 import copy

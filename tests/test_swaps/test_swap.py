@@ -35,6 +35,13 @@ def test_the_doc_has_lines_for_its_tables():
     assert len(OPTIONS) == DOC.count('--cfg-options ')
 
 
+def test_the_readme_shows_the_first_line():
+    shown = re.search(r'^```python\n(.*?)^```', (ROOT / 'README.md').read_text(), re.M | re.S)[1]
+    imports, lines = shown.split('\n', 1)
+    assert imports in DOC
+    assert lines == LINES['A']
+
+
 def test_the_doc_has_every_archs_channels():
     for arch in ('xxs', 'xs', 's'):
         channels = ', '.join(map(str, ARCHS[arch].embed_dims))
