@@ -21,11 +21,13 @@ apply_mends()
 from .hooks import WholeCheckpointHook  # noqa: E402
 from .layer_decay import LayerDecayOptimWrapperConstructor  # noqa: E402
 from .models import CloFormer  # noqa: E402
+from .reseeding import ReseedHook  # noqa: E402
 
 __version__ = '0.1.0'
 __all__ = [
     'CloFormer',
     'LayerDecayOptimWrapperConstructor',
+    'ReseedHook',
     'WholeCheckpointHook',
     '__version__',
 ]

@@ -54,8 +54,7 @@ def build_model(cfg: Config) -> BaseModel:
     settings = copy.deepcopy(cfg.model)
     if preprocessor := preprocessor_of(cfg):
         settings.data_preprocessor = copy.deepcopy(preprocessor)
-    for part in ('models', 'datasets'):
-        import_module(f'{scope}.{part}')
+    import_module(f'{scope}.models')
     model: BaseModel = import_module(f'{scope}.registry').MODELS.build(settings)
     return model
 

@@ -4,13 +4,12 @@ import math
 import time
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.dist import broadcast
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner, set_random_seed
+from mmengine.runner import Runner
 
 from .checkpoint import check_whole_state, get_state_dict
 from .errors import DivergenceError
@@ -91,28 +90,6 @@ class FiniteLossHook(Hook):
             f'--resume restores the learning rate as it was; to lower it, start from the '
             f'checkpoint by --cfg-options load_from=CHECKPOINT.'
         )
-
-
-@HOOKS.register_module()
-class ReseedHook(Hook):
-    """Make random numbers a function of the seed and the iteration.
-
-    The host saves no generator's state, so a resumed run would draw other drop paths, proposals
-    and mixtures than an undisturbed one. Augmentations drawn in workers are out of reach: those
-    are the same again at the start of an epoch with `persistent_workers=False`.
-    """
-
-    def before_train_epoch(self, runner: Runner) -> None:
-        """Seed what is drawn before the first batch is there."""
-        self._reseed(runner)
-
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Seed what the model draws."""
-        self._reseed(runner)
-
-    def _reseed(self, runner: Runner) -> None:
-        sequence = np.random.SeedSequence([runner.seed, runner.iter])
-        set_random_seed(int(sequence.generate_state(1)[0]))
 
 
 @HOOKS.register_module()

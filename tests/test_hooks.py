@@ -1,15 +1,13 @@
-import random
 import re
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from mmengine.model import MMDistributedDataParallel
 
 from mmcloformer.checkpoint import read_checkpoint
 from mmcloformer.errors import CheckpointError, DivergenceError
-from mmcloformer.hooks import ReseedHook, WholeCheckpointHook
+from mmcloformer.hooks import WholeCheckpointHook
 from tests.toy import Toy, toy_runner
 
 
@@ -89,30 +87,3 @@ def test_weights_that_a_finite_loss_spoilt_are_not_saved(tmp_path):
 def test_a_run_that_does_not_diverge_is_left_alone(tmp_path):
     train(tmp_path, 'FiniteLossHook', epochs=3)
     assert (tmp_path / 'epoch_3.pth').is_file()
-
-
-class Noisy(Toy):
-    """Draws from every generator that a model may draw from."""
-
-    def forward(self, inputs, target, mode='tensor'):
-        noise = torch.rand(()) + np.random.rand() + random.random()
-        return dict(loss=(self.layer(inputs) - noise).square().mean())
-
-
-@pytest.mark.parametrize('hooks', [[], ['ReseedHook']])
-def test_a_resumed_run_draws_the_same_numbers(tmp_path, hooks):
-    weights = []
-    for name, stops in (('alone', [4]), ('resumed', [1, 2, 4])):
-        for stop in stops:
-            runner = train(tmp_path / name, *hooks, model=Noisy(), epochs=stop, resume=True)
-        weights.append(runner.model.layer.bias)
-    assert weights[0].equal(weights[1]) == bool(hooks)
-
-
-def test_every_iteration_draws_other_numbers_and_every_seed(tmp_path):
-    draws = set()
-    for seed in (0, 1):
-        for iteration in range(20):
-            ReseedHook().before_train_iter(SimpleNamespace(seed=seed, iter=iteration), 0)
-            draws |= {float(torch.rand(())), np.random.rand(), random.random()}
-    assert len(draws) == 2 * 20 * 3

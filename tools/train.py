@@ -15,6 +15,7 @@ from mmcloformer.launch import (
     load_config,
     require_whole_checkpoint,
 )
+from mmcloformer.reseeding import reseed_augmentation
 
 
 def main() -> None:
@@ -53,6 +54,7 @@ def main() -> None:
     check_data(cfg, ('train', 'val'))
     guard_training(cfg)
     runner = build_runner(cfg)
+    reseed_augmentation(runner)
     if note:
         runner.logger.warning(note)
     with suggest_data_check(args.config):

@@ -2,17 +2,16 @@
 
 import pickle
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, checkpoint
 
 from ..errors import CheckpointError
+from .numpy_pickles import SAFE_NUMPY
 
 
 def _statistic(owner: Any, name: str) -> Any:
@@ -23,23 +22,11 @@ def _statistic(owner: Any, name: str) -> Any:
     return getattr(HistoryBuffer, name)
 
 
-# `_reconstruct` and `scalar`, whose module numpy 2 renamed.
-_NUMPY_REBUILDERS: list[Any] = [np.zeros(1).__reduce__()[0], np.float64().__reduce__()[0]]
-
 # What mmengine's own checkpoints hold besides tensors and plain containers: the message hub's
-# histories, and the numpy scalars and arrays inside them, under numpy 1's names and numpy 2's.
-_MMENGINE_TYPES = [
-    HistoryBuffer,
-    (_statistic, 'builtins.getattr'),
-    np.ndarray,
-    np.dtype,
-    *{type(np.dtype(name)) for name in ('bool', 'int32', 'int64', 'uint32', 'float32', 'float64')},
-    *(
-        (rebuild, f'numpy.{core}.multiarray.{rebuild.__name__}')
-        for rebuild in _NUMPY_REBUILDERS
-        for core in ('core', '_core')
-    ),
-]
+# histories, and the numbers and arrays inside them.
+_MMENGINE_TYPES = [HistoryBuffer, (_statistic, 'builtins.getattr'), *SAFE_NUMPY]
+# What a refusal of torch's or of ours names.
+_REFUSED = re.compile(r'GLOBAL \S+|getattr of \S+|numpy\.\w+ of [^\n]*')
 
 
 def read_checkpoint(filename: str | Path, map_location: Any = 'cpu') -> Any:
@@ -62,15 +49,14 @@ def read_checkpoint(filename: str | Path, map_location: Any = 'cpu') -> Any:
     try:
         return _load(path, map_location)
     except pickle.UnpicklingError as error:
-        if not _is_whole(path):
+        if not (reason := _REFUSED.search(str(error))):
             raise _damaged(path, error) from error
-        reason = re.search(r'(GLOBAL \S+|getattr of \S+)', str(error))
         raise CheckpointError(
             f'checkpoint {path} is refused: it holds objects other than weights, and loading '
             f'them would run code from the file. Ask its author for a state dict, or save one '
-            f'from a process you trust. ({reason[0] if reason else error})'
+            f'from a process you trust. ({reason[0]})'
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except Exception as error:  # Damage can raise any, in torch and below it.
         raise _damaged(path, error) from error
 
 
@@ -133,18 +119,11 @@ def _read_safetensors(path: Path, map_location: Any) -> Any:
         raise _damaged(path, error) from error
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether the file is a zip archive as `torch.save` writes it, or a pickle from older
-    releases; a file cut short is neither."""
-    if zipfile.is_zipfile(path):
-        return True
-    with path.open('rb') as file:
-        return file.read(1) == pickle.PROTO and path.read_bytes()[-1:] == pickle.STOP
-
-
 def _damaged(path: Path, error: Exception) -> CheckpointError:
-    reason = (str(error) or type(error).__name__).splitlines()[0]
+    # Not torch's advice to load it unsafely.
+    unpickling = isinstance(error, pickle.UnpicklingError)
+    reason = 'no pickle of weights' if unpickling else str(error) or type(error).__name__
     return CheckpointError(
         f'checkpoint {path} cannot be read: it is damaged, cut short or no checkpoint. Use an '
-        f'earlier one of the same run, or download it again. ({reason})'
+        f'earlier one of the same run, or download it again. ({reason.splitlines()[0]})'
     )

@@ -1,6 +1,7 @@
 """From a config and a checkpoint to a host's model, and what the file says about it."""
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 from mmengine.config import Config
@@ -40,6 +41,7 @@ def load_model(cfg: Config, checkpoint: str) -> tuple[nn.Module, tuple[str, ...]
     model.load_state_dict(weights)
     meta = loaded.get('meta', {}).get('dataset_meta')
     if meta is None:
+        import_module(f'{cfg.default_scope}.datasets')
         dataset = cfg.test_dataloader.dataset
         with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
             meta = registry.get(dataset.type)._load_metainfo(dataset.get('metainfo'))

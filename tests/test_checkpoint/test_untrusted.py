@@ -224,9 +224,65 @@ def test_a_config_disguised_is_refused(tmp_path):
     meta = Built(rebuild, (Built(np.dtype, (record.dtype.descr,)), record.tobytes()))
     path = tmp_path / 'bad.pth'
     torch.save(dict(meta=meta), path)
-    assert 'config' in read_checkpoint(path)['meta']
     with pytest.raises(CheckpointError, match='refused'):
-        CheckpointLoader.load_checkpoint(str(path))
+        read_checkpoint(path)
+
+
+INT = ('i8', False, True)
+PLAIN = (3, '<', None, None, None, -1, -1, 0)
+OBJECTS = (3, '<', None, ('a',), {'a': (Built(np.dtype, ('O',)), 0)}, 8, 1, 1)
+ADDRESS = b'AAAAAAAA'
+REBUILD, SCALAR = np.zeros(1).__reduce__()[0], np.float64().__reduce__()[0]
+
+
+def array(dtype, data, shape=(1,), kind=np.ndarray):
+    return Built(REBUILD, (kind, (0,), b'b'), (1, shape, dtype, False, data))
+
+
+@pytest.mark.parametrize(
+    'forged',
+    [
+        array(Built(np.dtype, INT, OBJECTS), ADDRESS),
+        array(Built(np.dtype, ('O',)), ADDRESS),
+        array(Built(np.dtype, INT, PLAIN), ADDRESS, shape=(1 << 40,)),
+        array(Built(np.dtype, INT, PLAIN), ADDRESS, shape=(-1, -1)),
+        array(Built(np.dtype, INT, PLAIN), [0] * 8),
+        array('O', ADDRESS),
+        Built(SCALAR, (Built(np.dtype, INT, OBJECTS), ADDRESS)),
+        Built(SCALAR, (Built(np.dtype, ('V8',)), ADDRESS)),
+        Built(SCALAR, (Built(np.dtype, INT, PLAIN), b'A')),
+        Built(np.ndarray, ((1,), 'O')),
+        Built(np.dtype, ([('a', 'O')],)),
+    ],
+)
+def test_bytes_are_never_taken_for_objects(tmp_path, forged):
+    path = tmp_path / 'bad.pth'
+    torch.save(dict(meta=dict(x=forged)), path)
+    with pytest.raises(CheckpointError, match=r'refused|damaged'):
+        read_checkpoint(path)
+
+
+def test_whole_numbers_and_arrays_stay(tmp_path):
+    """And what is saved of them again is numpy's own."""
+    values = [np.float64(0.5), np.int64(-3), np.bool_(True), np.arange(6.0).reshape(2, 3)]
+    values.append(np.asfortranarray(values[-1]))
+    path, again = tmp_path / 'one.pth', tmp_path / 'two.pth'
+    torch.save(values, path)
+    torch.save(read_checkpoint(path), again)
+    for loaded in (read_checkpoint(path), torch.load(again, weights_only=False)):
+        for value, original in zip(loaded, values, strict=True):
+            assert value.dtype == original.dtype
+            assert np.array_equal(value, original)
+    assert type(torch.load(again, weights_only=False)[-1]) is np.ndarray
+
+
+@pytest.mark.parametrize('form', FORMATS)
+def test_no_advice_to_load_unsafely(touched, tmp_path, form):
+    path = tmp_path / 'bad.pth'
+    FORMATS[form](dict(state_dict=Payload(touched)), path)
+    with pytest.raises(CheckpointError, match=r'refused|damaged') as error:
+        read_checkpoint(path)
+    assert 'weights_only' not in str(error.value)
 
 
 def test_nothing_else_unpickles():

@@ -1,0 +1,79 @@
+"""What stands in for numpy's own unpickling: plain numbers and arrays of them, nothing else.
+
+numpy trusts a pickle: a dtype whose state is forged lets an array take bytes of the file for
+addresses of objects. Here every dtype is one of a few, and bytes are as many as they should be.
+"""
+
+import math
+import pickle
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+_CODES = ('b1', 'u1', 'i4', 'i8', 'u4', 'u8', 'f2', 'f4', 'f8')
+_STATES = [(3, order, None, None, None, -1, -1, 0) for order in ('<', '|')]
+
+
+class SafeDtype:
+    """For `numpy.dtype`.
+
+    Args:
+        code: Kind and size of a number.
+        flags: numpy's `align` and `copy`, of no matter here.
+    """
+
+    def __init__(self, code: str, *flags: Any) -> None:
+        if code not in _CODES:
+            raise pickle.UnpicklingError(f'numpy.dtype of {code!r:.40}')
+        self.dtype = np.dtype(f'<{code}')
+
+    def __setstate__(self, state: Any) -> None:
+        if state not in _STATES:
+            raise pickle.UnpicklingError(f'numpy.dtype of the state {state!r:.40}')
+
+
+class SafeArray(np.ndarray[Any, Any]):
+    """For `numpy.ndarray`, which it is to all who use it and when it is pickled again."""
+
+    def __new__(cls) -> 'SafeArray':
+        """Make an empty one; what it holds comes as its state."""
+        return super().__new__(cls, (0,), np.uint8)
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, data = state
+        items = math.prod(shape)
+        plain = type(dtype) is SafeDtype and isinstance(data, bytes)
+        if not plain or len(data) != items * dtype.dtype.itemsize:
+            raise pickle.UnpicklingError('numpy.ndarray of other bytes than its shape takes')
+        super().__setstate__((1, shape, dtype.dtype, fortran, data))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.view(np.ndarray).__reduce_ex__(protocol)
+
+
+def safe_reconstruct(kind: type, shape: Sequence[int], code: bytes) -> SafeArray:
+    """For `numpy.core.multiarray._reconstruct`, which numpy calls for an empty array."""
+    if kind is not SafeArray:
+        raise pickle.UnpicklingError(f'numpy.ndarray of {kind!r:.40}')
+    return SafeArray()
+
+
+def safe_scalar(dtype: SafeDtype, data: bytes) -> np.generic:
+    """For `numpy.core.multiarray.scalar`."""
+    if type(dtype) is not SafeDtype or len(data) != dtype.dtype.itemsize:
+        raise pickle.UnpicklingError('numpy.scalar of other bytes than its type takes')
+    number: np.generic = np.frombuffer(data, dtype.dtype)[0]
+    return number
+
+
+# By the names that pickles have: numpy 2 moved the two functions.
+SAFE_NUMPY = [
+    (SafeDtype, 'numpy.dtype'),
+    (SafeArray, 'numpy.ndarray'),
+    *(
+        (stand_in, f'numpy.{core}.multiarray.{name}')
+        for core in ('core', '_core')
+        for stand_in, name in ((safe_reconstruct, '_reconstruct'), (safe_scalar, 'scalar'))
+    ),
+]
