@@ -85,16 +85,19 @@ def build_runner(cfg: Config) -> Runner:
 
 
 def exit_on_user_error(main: Callable[[], None]) -> None:
-    """Run a tool; print a `UserError` or that the disk is full as one message and exit with 1,
-    without a traceback. Done, leave the group of processes that the Runner joined."""
+    """Run a tool; print a `UserError`, or that a file cannot be read or written, as one message
+    and exit with 1, without a traceback. Done, leave the group of processes that the Runner
+    joined."""
     try:
         main()
     except UserError as error:
         sys.exit(f'error: {error}')
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            sys.exit(f'error: {error}. Make room and run this again, a training with --resume.')
+        if error.filename is None:  # Not of a file: a bug, or the network.
             raise
-        sys.exit(f'error: {error}. Make room and run this again, a training with --resume.')
+        sys.exit(f'error: {error.strerror}: {error.filename}')
     if dist.is_initialized():  # Else one exit in a hundred aborts, in a thread of gloo's.
         dist.destroy_process_group()
 

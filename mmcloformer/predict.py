@@ -4,7 +4,7 @@ import glob
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from torch import nn
 
 from .checkpoint import check_whole_state, get_state_dict
 from .checks.image import decode, file_problem
-from .errors import UserError
+from .errors import DataError, UserError
 
 SUFFIXES = {'.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'}
 
@@ -68,37 +68,67 @@ def build_predictor(cfg: Config, checkpoint: str) -> Predictor:
     return _PREDICTORS[scope](cfg, checkpoint)
 
 
-def plan_files(images: str, out: str) -> dict[Path, Path]:
+def plan_files(images: str, out: str, label_maps: bool) -> dict[Path, Path]:
     """Find images, and where in `out` their predictions go, as `Prediction.save` takes it.
 
     Args:
         images: A file, a folder (searched with all below it), or a pattern with `*` or `**`.
         out: Folder; the images' folders are repeated in it.
+        label_maps: Whether the predictions will have `labels`.
 
     Raises:
-        UserError: If there are none, or a picture would be written over another or an image.
+        UserError: If there are no images; or if a file of a prediction would replace an image, a
+            file of another prediction, or anything that is in a folder with images.
     """
+    if not images or not out:
+        raise UserError('the images or --out are an empty text; is a variable of the shell unset?')
     root = Path(images)
     if root.is_dir():
         found = [path for path in root.rglob('*') if path.suffix.lower() in SUFFIXES]
     else:
         found = [root] if root.is_file() else [*map(Path, glob.glob(images, recursive=True))]
-    files = sorted(path for path in found if path.is_file())
+    # With broken links, for `image_problem` to name.
+    files = sorted(path for path in found if path.is_file() or not path.exists())
     if not files:
         raise UserError(f'{images}: no such image, folder with images or pattern that finds any')
     if not root.is_dir():
         root = Path(os.path.commonpath([path.parent for path in files]))
     plan = {path: Path(out, path.relative_to(root)).with_suffix('') for path in files}
-    taken = {path.resolve(): path for path in files}
-    for path, stem in plan.items():
-        picture = Path(f'{stem}.png').resolve()
-        if picture in taken:
-            raise UserError(
-                f'the picture of {path} would go to {picture}, which is {taken[picture]} or its '
-                f'picture: use another --out, or give other names'
-            )
-        taken[picture] = path
+    _require_new_files(plan, ['.png', '.json', *(['_labels.png'] if label_maps else [])])
     return plan
+
+
+def make_folders(stems: Iterable[Path]) -> None:
+    """Make the folders of the files to be saved, and see that they can be written to.
+
+    Raises:
+        UserError: If not.
+    """
+    for folder in {stem.parent for stem in stems}:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise UserError(
+                f'nothing can be written into {folder} ({error.strerror}): use another --out'
+            ) from error
+
+
+def predict_file(predict: Predictor, path: Path) -> Prediction:
+    """Predict an image that may be damaged or of a size that the model's host cannot handle.
+
+    Raises:
+        DataError: If it cannot be read or predicted.
+    """
+    try:
+        problem = image_problem(path)
+        if problem is None:
+            return predict(path)
+    except Exception as error:  # Whatever the host makes of one image, others are still wanted.
+        raise DataError(
+            f'{path} cannot be predicted, maybe as it is too narrow or too large ({error!r})'
+        ) from error
+    raise DataError(f'{path} {problem}')
 
 
 def image_problem(path: Path) -> str | None:
@@ -113,6 +143,24 @@ def image_problem(path: Path) -> str | None:
         if image is None:
             return 'is no image that OpenCV reads, which the hosts use; save it as JPEG or PNG'
     return problem
+
+
+def _require_new_files(plan: dict[Path, Path], endings: list[str]) -> None:
+    advice = 'use another --out, or give other names'
+    folders = {os.path.realpath(path.parent) for path in plan}
+    owners = {os.path.realpath(path): path for path in plan}
+    for path, stem in plan.items():
+        for ending in endings:
+            file = f'{stem}{ending}'
+            real = os.path.realpath(file)
+            if real in owners:
+                raise UserError(
+                    f'{file}, to be written for {path}, is {owners[real]} or a file to be written '
+                    f'for it: {advice}'
+                )
+            owners[real] = path
+            if os.path.realpath(stem.parent) in folders and os.path.lexists(file):
+                raise UserError(f'{file}, to be written for {path}, is there already: {advice}')
 
 
 def _detector(cfg: Config, checkpoint: str) -> Predictor:

@@ -50,6 +50,11 @@ def main() -> None:
     add_cfg_options(parser)
     args = parser.parse_args()
     cfg = read_config(args.config, args.cfg_options)
+    if args.shape and min(args.shape) < 1:
+        raise UserError(f'--shape takes positive numbers, got {args.shape[0]} {args.shape[1]}')
+    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+    if Path(args.out).is_dir():
+        raise UserError(f'{args.out} is a folder; name the file to write')
     with images_to_compare(args.verify) as images:
         run(args, cfg, images)
 
@@ -70,6 +75,8 @@ def run(args: argparse.Namespace, cfg: Config, images: list[Path]) -> None:
     print(f'largest differences from PyTorch on {len(images)} images:')
     for name, value in report.differences.items():
         print(f'  {name}: {value:.2g}')
+    if report.instances == 0:
+        print('  nothing: no object was found in them by either; --verify a folder where some are')
     if report.disagreements:
         raise ExportError(
             'onnxruntime disagrees with PyTorch on ' + '; '.join(report.disagreements)
@@ -84,7 +91,7 @@ def images_to_compare(folder: Path | None) -> Iterator[list[Path]]:
             write_shapes(temporary, ('coco',), num_train=1, num_val=NUM_IMAGES)
             folder = Path(temporary, 'coco/val2017')
         folder = folder or DEMO_SCENES
-        images = sorted(p for p in folder.glob('*') if p.suffix.lower() in SUFFIXES)
+        images = sorted(p for p in folder.glob('*') if p.suffix.lower() in SUFFIXES and p.is_file())
         if not images:
             raise UserError(f'no image to compare on in {folder}')
         yield images[:NUM_IMAGES]

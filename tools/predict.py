@@ -7,9 +7,9 @@ import sys
 
 from rich.progress import track
 
-from mmcloformer.errors import UserError
+from mmcloformer.errors import DataError, UserError
 from mmcloformer.launch import add_cfg_options, exit_on_user_error, load_config
-from mmcloformer.predict import build_predictor, image_problem, plan_files
+from mmcloformer.predict import build_predictor, make_folders, plan_files, predict_file
 
 
 def main() -> None:
@@ -21,19 +21,22 @@ def main() -> None:
     add_cfg_options(parser)
     parser.set_defaults(work_dir=None, launcher='none', local_rank=0)
     args = parser.parse_args()
-    plan = plan_files(args.images, args.out)
-    predict = build_predictor(load_config(args), args.checkpoint)
-    unread = 0
+    cfg = load_config(args)
+    plan = plan_files(args.images, args.out, label_maps=cfg.get('default_scope') == 'mmseg')
+    make_folders(plan.values())
+    predict = build_predictor(cfg, args.checkpoint)
+    failed = 0
     for path, stem in track(plan.items(), 'Predicting'):
-        problem = image_problem(path)
-        if problem:
-            unread += 1
-            print(f'{path} {problem}', file=sys.stderr)
-        else:
-            predict(path).save(stem)
-    print(f'{len(plan) - unread} images predicted into {args.out}')
-    if unread:
-        raise UserError(f'{unread} of {len(plan)} files could not be read; they are listed above')
+        try:
+            predict_file(predict, path).save(stem)
+        except DataError as error:
+            failed += 1
+            print(error, file=sys.stderr)
+    print(f'{len(plan) - failed} images predicted into {args.out}')
+    if failed:
+        raise UserError(
+            f'{failed} of {len(plan)} files could not be read or predicted; they are listed above'
+        )
 
 
 if __name__ == '__main__':

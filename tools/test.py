@@ -3,6 +3,7 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -30,6 +31,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out must end in .pkl or .pickle, got {args.out}')
+    if args.out:  # Before the evaluation, not after it.
+        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     cfg = load_config(args)
     cfg.load_from = args.checkpoint
     require_whole_checkpoint(cfg)

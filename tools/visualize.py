@@ -4,18 +4,19 @@
 import argparse
 from pathlib import Path
 
+import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from mmcloformer import CloFormer
 from mmcloformer.analysis.perception import draw, view
 from mmcloformer.build import preprocessor_of, read_config
 from mmcloformer.errors import UserError
 from mmcloformer.launch import add_cfg_options, exit_on_user_error
+from mmcloformer.predict import image_problem
 
 
 def main() -> None:
@@ -44,10 +45,10 @@ def build_backbone(cfg: ConfigDict, checkpoint: str) -> CloFormer:
 
 
 def read_image(path: str) -> NDArray[np.uint8]:
-    try:
-        return np.array(Image.open(path).convert('RGB'))
-    except (FileNotFoundError, UnidentifiedImageError) as error:
-        raise UserError(f'{path} is no image that can be read ({error})') from error
+    problem = image_problem(Path(path))
+    if problem:
+        raise UserError(f'{path} {problem}')
+    return mmcv.imread(path, channel_order='rgb')
 
 
 def normalise(image: NDArray[np.uint8], cfg: Config) -> torch.Tensor:

@@ -19,17 +19,16 @@ def resume_from_last_whole(cfg: Config) -> str | None:
     work_dir = Path(cfg.work_dir)
     pointer = work_dir / 'last_checkpoint'
     # Empty if the process was killed while it was written.
-    named = pointer.read_text().strip() if pointer.is_file() else ''
+    named = pointer.read_text(errors='replace').strip() if pointer.is_file() else ''
     if named and _is_usable(named):
         cfg.resume, cfg.load_from = True, named
         return None
 
+    hook = cfg.get('default_hooks', {}).get('checkpoint', {})
+    patterns = {'epoch_*.pth', 'iter_*.pth', hook.get('filename_tmpl', '').replace('{}', '*')}
     folders = {work_dir, Path(named).parent if named else work_dir}
     files = {
-        file
-        for folder in folders
-        for pattern in ('epoch_*.pth', 'iter_*.pth')
-        for file in folder.glob(pattern)
+        file for folder in folders for pattern in patterns - {''} for file in folder.glob(pattern)
     }
     latest_first = sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True)
     whole = next((file for file in latest_first if _is_usable(file)), None)

@@ -43,10 +43,12 @@ class Report:
 
     Attributes:
         differences: Largest difference by quantity.
+        instances: How many that both found were compared; None where a task has none.
         disagreements: One sentence each.
     """
 
     differences: dict[str, float] = field(default_factory=dict)
+    instances: int | None = None
     disagreements: list[str] = field(default_factory=list)
 
     def differ(self, name: str, value: Any) -> float:
@@ -158,6 +160,7 @@ def _compare_instances(
     lists, and the weakest of a list may fall just short of its end."""
     left = list(range(len(found['scores'])))
     missing = []
+    report.instances = report.instances or 0
     for i, (box, score, label) in enumerate(
         zip(expected['boxes'], expected['scores'], expected['labels'])
     ):
@@ -172,6 +175,7 @@ def _compare_instances(
             continue
         nearest = candidates[apart[candidates].argmin()]
         j = left.pop(nearest)
+        report.instances += 1
         report.differ('box, pixels', apart[nearest])
         report.differ('score', abs(found['scores'][j] - score))
         if 'masks' in expected:

@@ -1,11 +1,14 @@
+import runpy
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import ExifTags, Image
 
 from mmcloformer import CloFormer
 from mmcloformer.analysis.perception import draw, spectrum, view
+from mmcloformer.errors import UserError
 from tests.conftest import ROOT
 
 
@@ -89,4 +92,32 @@ def test_the_tool(run_tool, tmp_path, shapes):
     run_tool('visualize.py', *args, picture, '--out', tmp_path / 'new/sheet.png')
     assert min(Image.open(tmp_path / 'new/sheet.png').size) > 500
     text = run_tool('visualize.py', *args, args[0], '--out', tmp_path / 'x.png', code=1)
-    assert 'is no image that can be read' in text
+    assert f'error: {args[0]} is no image' in text
+
+
+@pytest.fixture(scope='module')
+def read_image():
+    return runpy.run_path(str(ROOT / 'tools' / 'visualize.py'))['read_image']
+
+
+def test_images_are_read_as_for_predictions(read_image, tmp_path):
+    """Turned as the camera was held, and 16 bits brought to 8."""
+    grey = np.arange(600, dtype=np.uint16).reshape(20, 30) * 109
+    Image.fromarray(grey).save(tmp_path / 'deep.png')
+    deep = read_image(str(tmp_path / 'deep.png'))
+    assert np.array_equal(deep, np.repeat(grey[..., None] >> 8, 3, 2))
+    colours = Image.fromarray(np.repeat(np.uint8([[[200, 100, 0]], [[0, 100, 200]]]), 16, 1))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # To be turned right by 90 degrees.
+    colours.save(tmp_path / 'held.png', exif=exif)
+    held = read_image(str(tmp_path / 'held.png'))
+    assert held.shape == (16, 2, 3)
+    assert held[0].tolist() == [[0, 100, 200], [200, 100, 0]]
+
+
+def test_images_that_cannot_be_read(read_image, tmp_path):
+    Image.new('RGB', (64, 64)).save(tmp_path / 'cut.png')
+    (tmp_path / 'cut.png').write_bytes((tmp_path / 'cut.png').read_bytes()[:-20])
+    for path, reason in ((tmp_path / 'cut.png', 'is cut short'), (tmp_path, 'Is a directory')):
+        with pytest.raises(UserError, match=reason):
+            read_image(str(path))

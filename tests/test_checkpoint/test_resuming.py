@@ -110,3 +110,14 @@ def test_what_only_the_host_can_judge_is_left_to_it(work_dir):
         (work_dir / 'last_checkpoint').write_text(named)
         cfg, note = resume(work_dir)
         assert (cfg.load_from, note) == (named, None)
+
+
+def test_names_that_the_config_gives_them(tmp_path):
+    for time, name in enumerate(('ckpt_1.pth', 'ckpt_2.pth')):
+        torch.save(dict(state_dict=dict(weight=WEIGHTS)), tmp_path / name)
+        os.utime(tmp_path / name, (time, time))
+    (tmp_path / 'ckpt_2.pth').write_bytes(b'PK')
+    (tmp_path / 'last_checkpoint').write_bytes(b'\xff\xfe')
+    hooks = dict(checkpoint=dict(filename_tmpl='ckpt_{}.pth'))
+    cfg, _ = resume(tmp_path, default_hooks=hooks)
+    assert cfg.load_from == str(tmp_path / 'ckpt_1.pth')

@@ -19,9 +19,8 @@ from mmcloformer.models import ARCHS
 from tests.archs import SEVERAL_BRANCHES
 from tests.test_models.test_deploy import trained
 
-CASES_EACH = 32
-# Sizes among them that are sure to have been tried, for the README.
-SIZES_EACH = 16
+CASES = 32
+MANY_CASES = 200
 
 FORMATS = (torch.contiguous_format, torch.channels_last)
 VIEWS = {
@@ -58,7 +57,7 @@ class Case(NamedTuple):
 
 # Mostly small ones, which cost little and where maps shrink to a pixel.
 SIDES = st.integers(1, 48) | st.integers(1, 48) | st.integers(49, 256) | st.integers(257, 700)
-CASES = st.builds(
+DRAWN = st.builds(
     Case,
     arch=st.sampled_from([*ARCHS, 'several branches']),
     out_indices=st.sets(st.integers(0, 3), min_size=1).map(lambda chosen: tuple(sorted(chosen))),
@@ -124,24 +123,25 @@ def check_training(case):
     assert all(value.isfinite().all() for value in backbone.buffers())
 
 
+@pytest.mark.parametrize('cases', [CASES, pytest.param(MANY_CASES, marks=pytest.mark.slow)])
 @pytest.mark.parametrize('check', [check_inference, check_deploy, check_training])
-def test_any_image(check):
+def test_any_image(check, cases):
     sizes = set()
 
     @settings(
-        max_examples=CASES_EACH,
+        max_examples=cases,
         derandomize=True,
         database=None,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
     )
-    @given(CASES)
+    @given(DRAWN)
     def try_case(case):
         sizes.add(case.shape[2:])
         check(case)
 
     try_case()
-    assert len(sizes) >= SIZES_EACH
+    assert len(sizes) >= cases // 2  # Of those that were drawn, hypothesis may repeat some.
 
 
 FROZEN_BY_HAND = """

@@ -3,7 +3,11 @@
 import argparse
 import copy
 import json
+import os
+import runpy
 import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +18,7 @@ from pycocotools import mask as rle
 from mmcloformer.datasets.shapes import CLASSES
 from mmcloformer.errors import CheckpointError, UserError
 from mmcloformer.launch import build_runner, load_config
-from mmcloformer.predict import build_predictor, image_problem, plan_files
+from mmcloformer.predict import build_predictor, image_problem, make_folders, plan_files
 from tests.conftest import ROOT, coco_options
 
 DETECTOR = 'mask-rcnn_cloformer_xxs_shapes'
@@ -76,7 +80,7 @@ def folder(shapes, tmp_path):
 def predict_all(trained, name, folder, out):
     """Size of each image and what was said of it, from the files written."""
     predict = build_predictor(*trained[name])
-    for path, stem in plan_files(str(folder), str(out)).items():
+    for path, stem in plan_files(str(folder), str(out), name == SEGMENTOR).items():
         assert image_problem(path) is None
         predict(path).save(stem)
         result = json.loads(stem.with_suffix('.json').read_text())
@@ -148,7 +152,7 @@ def test_files_found(folder):
     def names(images):
         return {
             str(path.relative_to(folder)): str(stem)
-            for path, stem in plan_files(images, 'out').items()
+            for path, stem in plan_files(images, 'out', False).items()
         }
 
     everything = {
@@ -162,15 +166,58 @@ def test_files_found(folder):
     assert names(f'{folder}/scene.jpg') == {'scene.jpg': 'out/scene'}
     for nothing in ('absent.png', '*.gif'):
         with pytest.raises(UserError, match='no such image'):
-            plan_files(str(folder / nothing), 'out')
+            plan_files(str(folder / nothing), 'out', False)
+    for unset in ((str(folder), ''), ('', 'out')):
+        with pytest.raises(UserError, match='empty text'):
+            plan_files(*unset, False)
 
 
 def test_nothing_is_overwritten(folder):
-    with pytest.raises(UserError, match='--out'):
-        plan_files(str(folder), str(folder))
+    with pytest.raises(UserError, match=r'grey\.png.* is .*grey\.png.*--out'):
+        plan_files(os.path.relpath(folder), str(folder), False)
     shutil.copy(folder / 'scene.jpg', folder / 'grey.jpg')
     with pytest.raises(UserError, match=r'grey\.jpg'):
-        plan_files(str(folder), 'out')
+        plan_files(str(folder), 'out', False)
+
+
+def test_label_maps_are_no_other_images_picture(folder):
+    shutil.copy(folder / 'scene.jpg', folder / 'scene_labels.jpg')
+    assert len(plan_files(str(folder), 'out', label_maps=False)) == 4
+    with pytest.raises(UserError, match=r'out/scene_labels\.png, to be written for .*scene_labels'):
+        plan_files(str(folder), 'out', label_maps=True)
+
+
+def test_files_beside_the_images_stay(folder):
+    (folder / 'below' / 'scene.json').write_text('of labelme')
+    photos = f'{folder}/**/*.[jP][pN]*'
+    with pytest.raises(UserError, match=r'below/scene\.json.* is there already: use another --out'):
+        plan_files(photos, str(folder), False)
+    (folder / 'below' / 'scene.PNG').unlink()
+    assert plan_files(photos, str(folder), False) == {folder / 'scene.jpg': folder / 'scene'}
+    (folder / 'scene_labels.png').touch()
+    with pytest.raises(UserError, match=r'scene_labels\.png.* is there already'):
+        plan_files(photos, str(folder), True)
+
+
+def test_another_run_into_its_own_folder(folder, tmp_path):
+    first, again = (plan_files(str(folder), str(tmp_path / 'out'), True) for _ in range(2))
+    assert first == again
+    make_folders(first.values())
+    for stem in first.values():
+        Path(f'{stem}.json').touch()
+    assert plan_files(str(folder), str(tmp_path / 'out'), True) == first
+
+
+@pytest.mark.parametrize('out', ['notes.txt', 'notes.txt/below', '/proc/nowhere'])
+def test_where_nothing_can_be_written(folder, out, monkeypatch):
+    """That is said before the checkpoint is looked for."""
+    config = ROOT / 'configs' / 'demo' / f'{CLASSIFIER}.py'
+    out = str(folder / out)
+    argv = ['predict.py', str(config), 'absent.pth', str(folder / 'scene.jpg'), '--out', out]
+    monkeypatch.setattr(sys, 'argv', argv)
+    with pytest.raises(SystemExit, match=f'error: nothing can be written into {out} ') as exit:
+        runpy.run_path(str(ROOT / 'tools' / 'predict.py'), run_name='__main__')
+    assert 'use another --out' in str(exit.value)
 
 
 def test_a_file_gone_meanwhile(folder):
@@ -183,13 +230,21 @@ def test_the_tool_lists_what_it_cannot_read(run_tool, trained, folder, tmp_path)
     (folder / 'cut.jpg').write_bytes((folder / 'scene.jpg').read_bytes()[:-300])
     (folder / 'empty.png').touch()
     shutil.copy(folder / 'notes.txt', folder / 'text.jpg')
+    (folder / 'link.jpg').symlink_to('gone.jpg')
+    for name, size in (('a_wide.png', (300, 1)), ('high.png', (2, 3000))):
+        Image.new('RGB', size).save(folder / name)
     output = run_tool(
         'predict.py', tmp_path / 'config.py', checkpoint, folder, '--out', tmp_path / 'out', code=1
     )
-    for name, word in (('cut.jpg', 'cut short'), ('empty.png', 'empty'), ('text.jpg', 'no image')):
-        assert word in next(line for line in output.splitlines() if f'{name} is' in line)
+    for name, word in (
+        ('cut.jpg', 'cut short'), ('empty.png', 'empty'), ('text.jpg', 'no image'),
+        ('link.jpg', 'cannot be opened: No such file'),
+        ('a_wide.png', 'cannot be predicted, maybe as it is too narrow'),
+        ('high.png', 'cannot be predicted'),
+    ):  # fmt: skip
+        assert word in next(line for line in output.splitlines() if f'{folder / name} ' in line)
     assert '3 images predicted' in output
-    assert 'error: 3 of 6 files could not be read' in output
+    assert 'error: 6 of 9 files could not be read or predicted' in output
     assert 'Traceback' not in output
     written = {str(path.relative_to(tmp_path / 'out')) for path in (tmp_path / 'out').rglob('*.*')}
     stems = ('scene', 'grey', 'below/scene')

@@ -205,18 +205,65 @@ def test_class_maps_are_those_of_the_host(exported, shapes, tmp_path):
         assert sum(record['pixels'].values()) == found.size
 
 
-def test_a_folder_with_broken_files(exported, shapes, tmp_path):
+def test_a_folder_with_broken_and_odd_files(exported, shapes, tmp_path):
+    """All that can be predicted is, the narrow ones, too."""
     model = exported('detector')[2]
+    folder = tmp_path / 'images'
+    (folder / 'folder.jpg').mkdir(parents=True)
     source = next((shapes / 'coco/val2017').glob('*'))
-    (tmp_path / 'whole.png').write_bytes(source.read_bytes())
-    (tmp_path / 'cut.png').write_bytes(b'\x89PNG')
-    (tmp_path / 'empty.jpg').write_bytes(b'')
-    (tmp_path / 'notes.txt').write_text('no image')
+    (folder / 'whole.png').write_bytes(source.read_bytes())
+    (folder / 'cut.png').write_bytes(b'\x89PNG')
+    (folder / 'empty.jpg').write_bytes(b'')
+    (folder / 'link.jpg').symlink_to('gone.jpg')
+    (folder / 'notes.txt').write_text('no image')
+    for name, shape in (('a_wide.png', (1, 300, 3)), ('high.png', (3000, 2, 3))):
+        cv2.imwrite(str(folder / name), np.zeros(shape, np.uint8))
     out = tmp_path / 'results.json'
-    printed = predict(model, tmp_path, '--out', out, code=1)
-    assert printed.count('not an image') == 2
-    assert '1 images' in printed
-    assert {record['image_id'] for record in json.loads(out.read_text())} == {'whole.png'}
+    printed = predict(model, folder, '--out', out, code=1)
+    assert printed.count('not an image that opencv can read') == 2
+    for name, reason in (('folder.jpg', 'Is a directory'), ('link.jpg', 'No such file')):
+        assert reason in next(line for line in printed.splitlines() if str(folder / name) in line)
+    assert '3 images, results in' in printed
+    assert 'error: 4 of 7 images' in printed
+    assert 'Traceback' not in printed
+    assert 'whole.png' in {record['image_id'] for record in json.loads(out.read_text())}
+
+
+@pytest.mark.parametrize(
+    'step',
+    [
+        dict(type='Resize', scale=(60, 30), keep_ratio=True),
+        dict(type='ResizeEdge', scale=40, edge='long'),
+        dict(type='Fit', shape=(30, 60)),
+    ],
+    ids=lambda step: step['type'],
+)
+def test_no_side_shrinks_to_nothing(tool, step):
+    step = dict(step, interpolation='bilinear', backend='cv2')
+    for shape in ((1, 300), (3000, 2)):
+        resized = tool.STEPS[step['type']](np.zeros((*shape, 3), np.uint8), step)
+        assert min(resized.shape[:2]) == 1
+
+
+def test_annotations_of_other_classes(exported, tmp_path):
+    cv2.imwrite(str(tmp_path / 'x.png'), np.zeros((8, 8, 3), np.uint8))
+    wrong = tmp_path / 'wrong.json'
+    args = (exported('detector')[2], tmp_path, '--out', tmp_path / 'r.json', '--annotations', wrong)
+    wrong.write_text(json.dumps(dict(images=[], categories=[dict(name=CLASSES[0], id=1)])))
+    printed = predict(*args, code=1)
+    lacking = f'lacks {len(CLASSES) - 1} of the {len(CLASSES)} classes of the model'
+    assert f'error: --annotations {wrong} {lacking}, {CLASSES[1]!r} for one' in printed
+    wrong.write_text('[]')
+    assert f'error: --annotations {wrong} is no COCO file' in predict(*args, code=1)
+
+
+def test_results_that_cannot_be_written(tool, exported, tmp_path):
+    cv2.imwrite(str(tmp_path / 'x.png'), np.zeros((8, 8, 3), np.uint8))
+    printed = predict(exported('detector')[2], tmp_path, '--out', tmp_path, code=1)
+    assert f'error: --out {tmp_path} cannot be written: Is a directory' in printed
+    (tmp_path / 'y.png.png').mkdir()
+    with pytest.raises(OSError, match='cannot be written'):
+        tool.to_map(dict(class_map=np.zeros((2, 2), np.int32)), ['a'], 'y.png', tmp_path)
 
 
 def test_classes_are_ranked(tool):

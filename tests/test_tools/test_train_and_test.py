@@ -135,6 +135,15 @@ def test_a_wrong_argument_of_the_backbone(run_tool, options, tmp_path, option, m
     assert message in errors(output)
 
 
+def test_a_file_where_a_folder_should_be(run_tool, options, tmp_path):
+    file = tmp_path / 'file'
+    file.touch()
+    work = ['train.py', DEMO, '--work-dir', file, '--cfg-options', *options]
+    out = ['test.py', DEMO, 'x.pth', '--out', file / 'out.pkl', '--work-dir', tmp_path]
+    for command in (work, out):
+        assert str(file) in errors(run_tool(*command, code=1))
+
+
 def test_missing_data(run_tool, tmp_path):
     output = run_tool(
         'train.py', 'configs/retinanet_cloformer_xs_coco.py', '--work-dir', tmp_path,
