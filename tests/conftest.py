@@ -1,4 +1,5 @@
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,17 @@ def run_tool():
         output = done.stdout + done.stderr
         assert done.returncode == code, output[-5000:]
         return output
+
+    return run
+
+
+@pytest.fixture
+def tool_main(monkeypatch):
+    """Run a tool's `main` in this process; its errors come through."""
+
+    def run(tool, *args):
+        monkeypatch.setattr(sys, 'argv', [tool, *map(str, args)])
+        runpy.run_path(str(ROOT / 'tools' / tool))['main']()
 
     return run
 

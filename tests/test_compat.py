@@ -1,8 +1,10 @@
 import subprocess
 import sys
 
+import mmcv.ops
 import pytest
-from mmengine.config import Config
+from mmengine.config import Config, utils
+from mmengine.runner import CheckpointLoader
 
 from mmcloformer.compat import apply_mends
 
@@ -20,9 +22,14 @@ def test_every_hosts_configs_can_be_bases(tmp_path, base):
     assert 'backbone' in Config.fromfile(tmp_path / 'config.py').model
 
 
+def state():
+    return mmcv.ops.nms, dict(CheckpointLoader._schemes), dict(utils.MODULE2PACKAGE)
+
+
 def test_mends_are_idempotent():
+    before = state()
     apply_mends()
-    apply_mends()
+    assert state() == before
 
 
 def test_without_a_host_stack_the_import_says_what_to_install():

@@ -87,3 +87,12 @@ def test_weights_that_a_finite_loss_spoilt_are_not_saved(tmp_path):
 def test_a_run_that_does_not_diverge_is_left_alone(tmp_path):
     train(tmp_path, 'FiniteLossHook', epochs=3)
     assert (tmp_path / 'epoch_3.pth').is_file()
+
+
+@pytest.mark.parametrize(('minutes', 'epochs'), [(0, 1), (None, 3), (60, 3)])
+def test_a_time_limit_ends_a_training_with_an_epoch(tmp_path, minutes, epochs):
+    hook = dict(type='TimeLimitHook', minutes=minutes)
+    runner = toy_runner(tmp_path, custom_hooks=[hook], epochs=3)
+    runner.train()
+    assert runner.epoch == epochs
+    assert (tmp_path / 'last_checkpoint').read_text().endswith(f'epoch_{epochs}.pth')

@@ -3,6 +3,10 @@
 # On several nodes, run it on each with NNODES, NODE_RANK, MASTER_ADDR and PORT set. Without GPUs
 # it starts as many CPU processes.
 set -euo pipefail
+if [[ $# -lt 2 ]]; then
+    sed -n '2s/^#/usage:/p' "$0" >&2
+    exit 2
+fi
 exec python -m torch.distributed.run \
     --nnodes="${NNODES:-1}" --node-rank="${NODE_RANK:-0}" \
     --master-addr="${MASTER_ADDR:-127.0.0.1}" --master-port="${PORT:-29500}" \

@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 from torchvision.utils import make_grid
 
+from mmcloformer.errors import ConfigError
 from mmcloformer.formula.waves import draw_instance, render
+from mmcloformer.launch import exit_on_user_error
 
 
 def main() -> None:
@@ -20,6 +22,9 @@ def main() -> None:
     parser.add_argument('--size', type=int, default=112, help='side of an image in pixels')
     parser.add_argument('--seed', type=int, default=0, help='seed of the data set')
     args = parser.parse_args()
+    for name, least in (('classes', 1), ('instances', 1), ('size', 1), ('seed', 0)):
+        if (value := getattr(args, name)) < least:
+            raise ConfigError(f'--{name} is {value}; give {least} or more')
     drawings = [
         draw_instance(args.seed, label, instance)
         for label in range(args.classes)
@@ -32,4 +37,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    exit_on_user_error(main)

@@ -3,6 +3,10 @@
 # In the environment: GPUS in all and GPUS_PER_NODE (8 each), CPUS_PER_TASK (5), SRUN_ARGS (more
 # options of srun), MASTER_PORT (29500).
 set -euo pipefail
+if [[ $# -lt 4 ]]; then
+    sed -n '2s/^#/usage:/p' "$0" >&2
+    exit 2
+fi
 exec srun --partition="$1" --job-name="$2" --gres="gpu:${GPUS_PER_NODE:-8}" \
     --ntasks="${GPUS:-8}" --ntasks-per-node="${GPUS_PER_NODE:-8}" \
     --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \

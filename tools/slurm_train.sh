@@ -3,6 +3,10 @@
 # In the environment: GPUS in all and GPUS_PER_NODE (8 each), CPUS_PER_TASK (5), SRUN_ARGS (more
 # options of srun), MASTER_PORT (29500).
 set -euo pipefail
+if [[ $# -lt 3 ]]; then
+    sed -n '2s/^#/usage:/p' "$0" >&2
+    exit 2
+fi
 if [[ $# -gt 3 && $4 != -* ]]; then
     set -- "${@:1:3}" --work-dir "${@:4}"
 fi

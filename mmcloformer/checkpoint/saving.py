@@ -30,15 +30,9 @@ class WholeFileBackend(LocalBackend):
         """
         path = Path(filepath)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f'{path.name}.part')
         try:
-            with partial.open('wb') as file:
-                file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
+            write_whole(path, obj)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             free = shutil.disk_usage(path.parent).free
             raise CheckpointError(
                 f'{path} could not be saved: {error.strerror}. It takes {len(obj) / 1e6:.1f} MB, '
@@ -52,6 +46,24 @@ class WholeFileBackend(LocalBackend):
     def remove(self, filepath: str | Path) -> None:
         """Mark a file for removal after the next `put`."""
         self._outdated.add(Path(filepath))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that appears under its name once all of it is on the disk, or not at all.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    partial = path.with_name(f'{path.name}.part')
+    try:
+        with partial.open('wb') as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def save_whole_files() -> None:

@@ -1,15 +1,17 @@
 """Backbone weights that travel with the package: `mmcloformer://NAME`."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.runner import CheckpointLoader
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from ..errors import CheckpointError
 from .matching import read_state_dict
 from .reading import read_checkpoint
+from .saving import write_whole
 
 SCHEME = 'mmcloformer://'
 FOLDER = Path(__file__).parents[1] / 'weights'
@@ -26,16 +28,23 @@ def publish(checkpoint: str | Path, name: str, folder: Path = FOLDER) -> Path:
 
     Args:
         checkpoint: As `tools/train.py` writes it.
-        name: Name of the weights.
+        name: Name of the weights, of letters, digits, `_`, `.` and `-`.
         folder: Another than the package's.
 
     Returns:
         The file.
 
     Raises:
-        CheckpointError: If there is no backbone in the checkpoint, or a weight is not finite in
-            half precision.
+        CheckpointError: If the name has other characters or is taken, there is no backbone in the
+            checkpoint, or a weight is not finite in half precision.
     """
+    if not re.fullmatch(r'[\w.-]+', name):
+        raise CheckpointError(
+            f'{name!r} is no name for weights; choose one of letters, digits, "_", "." and "-"'
+        )
+    path = folder / f'{name}.safetensors'
+    if path.exists():
+        raise CheckpointError(f'{path} exists; remove it or choose another name')
     weights = {
         key.removeprefix(_BACKBONE): value.half() if value.is_floating_point() else value
         for key, value in read_state_dict(str(checkpoint)).items()
@@ -49,8 +58,7 @@ def publish(checkpoint: str | Path, name: str, folder: Path = FOLDER) -> Path:
             f'{checkpoint}: {len(spoilt)} tensors are not finite in half precision, first '
             f'{spoilt[0]}; nothing was written'
         )
-    path = folder / f'{name}.safetensors'
-    save_file({key: value.contiguous() for key, value in weights.items()}, path)
+    write_whole(path, save({key: value.contiguous() for key, value in weights.items()}))
     return path
 
 

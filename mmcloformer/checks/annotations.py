@@ -1,6 +1,7 @@
 """Whether the annotations of a file in COCO's format have what the host and its evaluator read."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from mmengine.config import Config
 from ..errors import listed
 from .masks import scored_mask_problem
 
+_NUMBER = (int, float)
 _FIELDS = ('id', 'image_id', 'category_id', 'bbox', 'area')
 
 
@@ -40,12 +42,17 @@ def annotation_problems(file: Path, scored: bool = False, masks: bool = False) -
     try:
         content = json.loads(file.read_text(encoding='utf-8'))
         images = {image['id']: image for image in content['images']}
+        annotations = content.get('annotations', [])
+        if not all(isinstance(annotation, dict) for annotation in annotations):
+            raise TypeError('an annotation is no object')
     except (ValueError, KeyError, TypeError) as error:
         yield f"not in COCO's format ({error!r})"
         return
+    if masks:
+        yield from size_problems(content['images'])
     fields = (*_FIELDS, 'iscrowd') if scored else _FIELDS
     found: dict[str, list[Any]] = {}
-    for annotation in content.get('annotations', []):
+    for annotation in annotations:
         image = images.get(annotation.get('image_id')) if masks else None
         if problem := _problem(annotation, fields, image):
             found.setdefault(problem, []).append(annotation.get('id'))
@@ -53,23 +60,47 @@ def annotation_problems(file: Path, scored: bool = False, masks: bool = False) -
         yield f'annotation {listed(names)}: {problem}'
 
 
+def size_problems(images: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Say which images have no size, which the host finds out by a bare `KeyError`.
+
+    Args:
+        images: As the file lists them.
+    """
+    for side in ('height', 'width'):
+        absent = [image['id'] for image in images if not isinstance(image.get(side), _NUMBER)]
+        if absent:
+            yield f'image {listed(absent)}: no {side}; add it, in pixels'
+
+
+def box_problem(box: Any) -> str | None:
+    """Say why a box is none. NaN and infinity, which are no JSON, get past Python's reader; the
+    host drops such a box or stretches it to the edge of the image.
+
+    Args:
+        box: The `bbox` of an annotation.
+
+    Returns:
+        The reason and what to do, or None.
+    """
+    whole = (
+        isinstance(box, list)
+        and len(box) == 4
+        and all(isinstance(number, _NUMBER) and math.isfinite(number) for number in box)
+    )
+    return None if whole else 'its box is not four finite numbers; correct or remove it'
+
+
 def _problem(
     annotation: Mapping[str, Any], fields: Sequence[str], image: Mapping[str, Any] | None
 ) -> str | None:
     if absent := [field for field in fields if field not in annotation]:
         return f'no {", no ".join(absent)}; add it'
-    if not _is_box(annotation['bbox']):
-        return f'its box is {annotation["bbox"]}; write four numbers, or remove it'
-    if image:
+    if problem := box_problem(annotation['bbox']):
+        return problem
+    if not isinstance(annotation['area'], _NUMBER):
+        return 'its area is not a number; write it in square pixels'
+    if image and not [*size_problems([image])]:
         mask = annotation.get('segmentation')
         problem = scored_mask_problem(mask, image['height'], image['width'])
         return problem and f'{problem}; correct or remove it'
     return None
-
-
-def _is_box(box: Any) -> bool:
-    return (
-        isinstance(box, list)
-        and len(box) == 4
-        and all(isinstance(number, (int, float)) for number in box)
-    )

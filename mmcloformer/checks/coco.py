@@ -15,11 +15,14 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
 from ..errors import DataError, listed
+from .annotations import box_problem, size_problems
 
 # Heads with classes of their own: objectness, and the surfaces of COCO-Stuff.
 _OTHER_CLASSES = ('rpn_head', 'semantic_head')
 # A number or a string, as JSON writes it.
-_IMAGE_ID = re.compile(r'"image_id"\s*:\s*("(?:[^"\\]|\\.)*"|[^\s,}\]]+)')
+_VALUE = r'("(?:[^"\\]|\\.)*"|[^\s,{}\[\]]+)'
+# A box with anything but digits in it, such as NaN, Infinity or an exponent.
+_ODD_BOX = re.compile(r'"bbox"\s*:\s*\[[\d\s.,-]*[^\d\s.,\]-]')
 
 
 def check_coco(cfg: Config, splits: Sequence[str]) -> None:
@@ -29,15 +32,18 @@ def check_coco(cfg: Config, splits: Sequence[str]) -> None:
     formats that mmdet's `CocoDataset` does not read, are left to the host.
 
     A file is not parsed as a whole, which the host will do and which takes ten times as long for
-    COCO's: the lists of categories and images are, and the annotations' image ids picked out.
+    COCO's: the lists of categories and images are, and of the annotations the ids of images and
+    categories are picked out, and whether a box is odd. All of it is parsed to name the annotations
+    of odd boxes and unknown categories, if there are any.
 
     Args:
         cfg: The whole config; nothing happens unless its host is mmdet.
         splits: Of `train`, `val`, `test`.
 
     Raises:
-        DataError: If classes and categories differ, an image is missing, or a head has another
-            number of classes than the training set; lists all that was found.
+        DataError: If classes and categories differ, an image is missing or has no size, two share
+            an id, an annotation's image or category is not listed or its box not finite, or a head
+            has another number of classes than the training set; lists all that was found.
     """
     if cfg.get('default_scope') != 'mmdet':
         return
@@ -140,11 +146,15 @@ def _numbers_below(node: Any, path: str) -> Iterator[tuple[str, int]]:
 def _file_problems(file: str, folder: str | None, classes: list[str]) -> Iterator[str]:
     try:
         text = Path(file).read_text(encoding='utf-8')
-        names = [category['name'] for category in _list_of(text, 'categories', {'id', 'name'})]
+        categories = _list_of(text, 'categories', {'id', 'name'})
         images = _list_of(text, 'images', {'id', 'file_name'})
-    except ValueError as error:
+        unknown = _unlisted(text, 'image_id', images)
+        misfits = list(_misfits(text, _unlisted(text, 'category_id', categories)))
+        shared = _shared_ids(images)
+    except (ValueError, TypeError) as error:  # The latter for an id that is a list.
         yield f"not in COCO's format: {error}"
         return
+    names = [category['name'] for category in categories]
     used = [name for name in names if name in classes]
     if absent := [name for name in classes if name not in names]:
         yield f'no category is called {listed(absent)}; there are {listed(names)}'
@@ -152,9 +162,51 @@ def _file_problems(file: str, folder: str | None, classes: list[str]) -> Iterato
         yield f'its order gives the classes their numbers: write them as {tuple(used)}'
     if folder and (absent := list(_absent(folder, [image['file_name'] for image in images]))):
         yield f'{len(absent)} of {len(images)} images are not in {folder}: {listed(absent)}'
-    known = {json.dumps(image['id']) for image in images}
-    if unknown := sorted(set(_IMAGE_ID.findall(text)) - known):
-        yield f'there are annotations of images that it does not list, image_id {listed(unknown)}'
+    if unknown:
+        ids = sorted(map(json.dumps, unknown))
+        yield f'there are annotations of images that it does not list, image_id {listed(ids)}'
+    if shared:
+        yield (
+            f'image {listed(shared)}: several files have this id, of which the host takes the last '
+            'and gives it the objects of all; number them anew, in their annotations too'
+        )
+    yield from size_problems(images)
+    yield from misfits
+
+
+def _unlisted(text: str, field: str, entries: Sequence[Mapping[str, Any]]) -> set[Any]:
+    """Ids under a field of the annotations that no entry has, 1.0 being 1 as for the host."""
+    found = set(re.findall(rf'"{field}"\s*:\s*{_VALUE}', text))
+    return {json.loads(value) for value in found} - {entry['id'] for entry in entries}
+
+
+def _shared_ids(images: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Ids of more than one file; an image that is listed twice does no harm."""
+    files: dict[Any, set[str]] = {}
+    for image in images:
+        files.setdefault(image['id'], set()).add(image['file_name'])
+    return [number for number, names in files.items() if len(names) > 1]
+
+
+def _misfits(text: str, categories: set[Any]) -> Iterator[str]:
+    """Annotations of categories that are not listed, and those whose boxes are none."""
+    if not (categories or _ODD_BOX.search(text)):
+        return
+    unlisted: dict[Any, list[Any]] = {}
+    odd: dict[str, list[Any]] = {}
+    for annotation in map(dict, json.loads(text).get('annotations', [])):
+        category, name = annotation.get('category_id'), annotation.get('id')
+        if category in categories:
+            unlisted.setdefault(category, []).append(name)
+        if 'bbox' in annotation and (problem := box_problem(annotation['bbox'])):
+            odd.setdefault(problem, []).append(name)
+    for category, names in unlisted.items():
+        yield (
+            f'annotation {listed(names)}: no category has the id {json.dumps(category)}, the host '
+            'drops its objects without a word; correct category_id, or add the category'
+        )
+    for problem, names in odd.items():
+        yield f'annotation {listed(names)}: {problem}'
 
 
 def _list_of(text: str, key: str, fields: set[str]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 from torch.utils.data import DataLoader, Dataset
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from .annotations import annotation_problems, evaluator_problems
 from .coco import class_numbers, dataset_problems, leaf_datasets
 from .presence import check_present
@@ -50,8 +50,13 @@ def check_dataset(cfg: Config, workers: int) -> Findings:
         workers: Number of processes; 0 for none but this.
 
     Raises:
+        ConfigError: If the number of processes is negative.
         DataError: As `check_present`.
     """
+    if workers < 0:
+        raise ConfigError(
+            f'workers is {workers}; give a number of processes, or 0 for none but this'
+        )
     datasets = {
         split: cfg[f'{split}_dataloader'].dataset
         for split in ('train', 'val', 'test')

@@ -1,11 +1,15 @@
 """Whether masks in COCO's format are what pycocotools takes them for.
 
 Run lengths that do not add up to the image are decoded into whatever was in memory, and can hang an
-evaluation for good. A polygon too short crashes it, though training leaves its object out.
+evaluation for good. A polygon too short crashes it, though training leaves its object out. One with
+a NaN, or a corner very far off, takes all memory there is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+# In pixels. pycocotools walks along the edges and keeps every step, five to a pixel.
+_FARTHEST = 1e6
 
 
 def run_length_problem(mask: Mapping[str, Any], height: int, width: int) -> str | None:
@@ -28,6 +32,22 @@ def run_length_problem(mask: Mapping[str, Any], height: int, width: int) -> str 
     return None
 
 
+def polygon_problem(polygons: Sequence[Any]) -> str | None:
+    """Say which corner of a mask cannot be drawn.
+
+    Args:
+        polygons: Of the mask, each as x1, y1, x2, y2 and so on; what is no list is left out.
+
+    Returns:
+        The reason, or None.
+    """
+    for polygon in polygons:
+        for number in polygon if isinstance(polygon, list) else []:
+            if not (isinstance(number, (int, float)) and -_FARTHEST < number < _FARTHEST):
+                return f'its mask has a corner at {number!r}'
+    return None
+
+
 def scored_mask_problem(mask: Any, height: int, width: int) -> str | None:
     """Say why an evaluation could not use a mask.
 
@@ -41,7 +61,9 @@ def scored_mask_problem(mask: Any, height: int, width: int) -> str | None:
     """
     if isinstance(mask, list) and mask:
         whole = isinstance(mask[0], list) and len(mask[0]) > 4
-        return None if whole else 'its mask is no list of polygons of three points or more'
+        if not whole:
+            return 'its mask is no list of polygons of three points or more'
+        return polygon_problem(mask)
     if not isinstance(mask, dict) or 'size' not in mask or 'counts' not in mask:
         return 'it has no mask (segmentation)'
     return run_length_problem(mask, height, width)

@@ -9,7 +9,7 @@ from mmengine.dataset import BaseDataset
 
 from .image import decode, file_problem, why_unreadable
 from .labels import class_problem, label_map_problem, size_hint
-from .masks import run_length_problem
+from .masks import polygon_problem, run_length_problem
 
 
 def sample_problems(dataset: BaseDataset, index: int, num_classes: int | None) -> Iterator[str]:
@@ -110,9 +110,12 @@ def _mask_problem(info: Mapping[str, Any]) -> str | None:
         mask = instance.get('mask')
         if mask is None:
             return f'{where} has no mask; add the segmentation, or remove the object'
+        problem = None
         # The host itself leaves out masks of other forms.
         if isinstance(mask, dict) and isinstance(mask.get('counts'), (list, str)):
             problem = 'size' in mask and run_length_problem(mask, *info['ori_shape'])
-            if problem:
-                return f'{where}: {problem}; correct or remove it'
+        elif isinstance(mask, list):
+            problem = polygon_problem(mask)
+        if problem:
+            return f'{where}: {problem}; correct or remove it'
     return None

@@ -1,5 +1,6 @@
 """Every kind of odd or bad file tried, what its host does with it, and what the check says."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,6 +84,7 @@ IMAGES = [
     *tolerated('CMYK JPEG', FILES, to.image(to.converted('CMYK', 'JPEG'))),
 ]
 MASK, VAL = ('mask',), 'val'
+CATEGORY = 'annotation 1: no category has the id 999'
 OBJECTS = [
     *tolerated('box outside', MASK, to.first(bbox=[90, 90, 9, 9])),
     *tolerated('box over the edge', MASK, to.first(bbox=[-9, -9, 90, 90])),
@@ -95,9 +97,23 @@ OBJECTS = [
         to.first(bbox=[1, 2, 3]),
         'building',
         'not enough values',
-        r'annotation 1: its box is \[1, 2, 3\]',
+        'annotation 1: its box is not four finite numbers',
     ),
+    *harms('NaN in a box', MASK, to.first(bbox=[9, 9, math.nan, 9]), 'annotation 1: its box is'),
+    *harms('NaN in a box', MASK, to.first(bbox=[math.nan] * 4), 'annotation 1: its box is', VAL),
+    *harms('box without end', MASK, to.first(bbox=[9, 9, math.inf, 9]), 'annotation 1: its box is'),
     *crashes('no area', MASK, to.without('area'), 'building', 'area', 'annotation 1: no area'),
+    *crashes(
+        'no number as area',
+        MASK,
+        to.first(area=None),
+        'building',
+        'not supported',
+        'annotation 1: its area is not a number',
+    ),
+    *harms('unlisted category', MASK, to.first(category_id=999), CATEGORY),
+    *harms('unlisted category', MASK, to.first(category_id=999), CATEGORY, VAL),
+    *tolerated('ids with a decimal point', MASK, to.annotations(to.decimal_ids)),
     *tolerated('no iscrowd', MASK, to.without('iscrowd')),
     *crashes(
         'no iscrowd',
@@ -161,6 +177,16 @@ ANNOTATION_FILES = [
     *crashes('no objects', MASK, NO_OBJECTS, 'building', 'at least one array', 'no samples in it'),
     *harms('no objects', MASK, NO_OBJECTS, 'leaves out every object', VAL),
     *tolerated('image without objects', MASK, to.annotations(to.move_objects)),
+    *crashes(
+        'image without height',
+        MASK,
+        to.annotations(lambda content: content['images'][0].pop('height')),
+        'building',
+        'height',
+        'image 1: no height; add it',
+    ),
+    *harms('id of two images', MASK, to.annotations(to.share_an_id), 'image 2: several files'),
+    *tolerated('image listed twice', MASK, to.annotations(to.list_twice)),
     *harms('image said larger', ('box',), to.first_image(width=90), '64x64, .* says 90x64'),
 ]
 SEG = ('seg',)

@@ -183,3 +183,19 @@ def move_objects(content):
     """From the first image to the second."""
     for each in content['annotations']:
         each['image_id'] = max(each['image_id'], 2)
+
+
+def share_an_id(content):
+    """The second image's, by the first."""
+    content['images'][0]['id'] = 2
+    move_objects(content)
+
+
+def list_twice(content):
+    content['images'].append(content['images'][0])
+
+
+def decimal_ids(content):
+    """As pandas writes them."""
+    for each in content['annotations']:
+        each.update(image_id=float(each['image_id']), category_id=float(each['category_id']))

@@ -1,6 +1,7 @@
 """Annotation files against config and images; every file is the generated set's, then broken."""
 
 import json
+import math
 
 import pytest
 from mmengine.config import Config
@@ -113,6 +114,30 @@ def test_annotations_of_an_unlisted_image(cfg, rewrite, known, unknown):
 
     rewrite(change)
     assert f'images that it does not list, image_id {unknown}' in message(cfg)
+
+
+def test_odd_entries_are_named(cfg, rewrite):
+    def change(content):
+        for annotation, category in zip(content['annotations'], (999, 'ring', 999), strict=False):
+            annotation['category_id'] = category
+        content['annotations'][3]['bbox'] = [1e999, 5, 9, 9]
+        content['annotations'][4]['bbox'] = [5, math.nan, 9, 9]
+        content['annotations'][5]['bbox'] = [5, 1.5e-5, 9, 9]
+        content['images'][2].pop('height')
+        content['images'][3].update(height=None, width=None)
+        content['images'][5]['id'] = content['images'][6]['id']
+
+    rewrite(change)
+    text = message(cfg)
+    for words in (
+        'annotation 1, 3: no category has the id 999,',
+        'annotation 2: no category has the id "ring",',
+        'annotation 4, 5: its box is not four finite numbers; correct or remove it',
+        'image 3, 4: no height; add it, in pixels',
+        'image 4: no width; add it, in pixels',
+        'image 7: several files have this id',
+    ):
+        assert f'/changed.json (train_dataloader.dataset): {words}' in text
 
 
 @pytest.mark.parametrize('layout', [dict(indent=2), dict(separators=(',', ':'))])

@@ -1,13 +1,14 @@
 """Whole examinations; single kinds of bad files are in `test_bad_data.py`."""
 
 import json
+import math
 import shutil
 
 import pytest
 from mmengine.config import Config
 
 from mmcloformer.checks.examine import check_dataset
-from mmcloformer.errors import DataError
+from mmcloformer.errors import ConfigError, DataError
 from tests.conftest import ROOT
 
 
@@ -84,6 +85,45 @@ def test_problems_of_many_annotations_are_one_line(detector):
     file.write_text(json.dumps(content))
     _, problems = check_dataset(cfg, workers=0)
     assert problems == [f'{file}: annotation 1, 2, 3, 4, 5, 6, 7, 8, ...: no iscrowd; add it']
+
+
+def test_a_corner_that_would_take_all_memory_is_not_drawn(shapes, tmp_path):
+    root = shutil.copytree(shapes / 'coco', tmp_path / 'coco')
+    for split in ('train', 'val'):
+        file = root / 'annotations' / f'instances_{split}2017.json'
+        content = json.loads(file.read_text())
+        content['annotations'][0]['segmentation'] = [[5, 5, 9, math.nan, 9, 9]]
+        file.write_text(json.dumps(content))
+    _, problems = check_dataset(config('demo/mask-rcnn_cloformer_xxs_shapes', root), workers=0)
+    # The validation set is loaded and scored.
+    assert [
+        problem.startswith(f'{root}/{where}')
+        for problem, where in zip(
+            problems, ('train2017/', 'val2017/', 'annotations/instances_val'), strict=True
+        )
+    ] == [True] * 3
+    assert all('its mask has a corner at nan' in problem for problem in problems)
+
+
+def test_an_evaluators_own_file_is_examined(shapes, tmp_path):
+    cfg = config('demo/mask-rcnn_cloformer_xxs_shapes', shapes / 'coco')
+    file = tmp_path / 'own.json'
+    cfg.val_evaluator.ann_file = str(file)
+    content = json.loads((shapes / 'coco/annotations/instances_val2017.json').read_text())
+    del content['images'][1]['height']
+    file.write_text(json.dumps(content))
+    assert check_dataset(cfg, workers=0).problems == [
+        f'{file}: image 2: no height; add it, in pixels'
+    ]
+    content['annotations'].append(None)
+    file.write_text(json.dumps(content))
+    (problem,) = check_dataset(cfg, workers=0).problems
+    assert 'an annotation is no object' in problem
+
+
+def test_a_negative_number_of_processes(detector):
+    with pytest.raises(ConfigError, match='workers is -1; give'):
+        check_dataset(detector[0], workers=-1)
 
 
 def test_a_set_that_cannot_be_built_does_not_hide_the_next(detector):

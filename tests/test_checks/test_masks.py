@@ -1,11 +1,14 @@
 import json
+import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from mmcloformer.checks.masks import run_length_problem, scored_mask_problem
+from mmcloformer.checks.masks import polygon_problem, run_length_problem, scored_mask_problem
 
 
 def compressed(mask):
@@ -46,3 +49,31 @@ def test_masks_that_pycocotools_fails_on(mask):
     coco.imgs = {1: dict(height=9, width=9)}
     with pytest.raises(Exception):  # noqa: B017, PT011 (each fails in another way)
         coco_mask.decode(coco.annToRLE(dict(image_id=1, segmentation=mask)))
+
+
+# As a mask of pycocotools in 4 GB of memory; without the limit, it goes on to the machine's last.
+DRAW = """
+import json, resource, sys
+from pycocotools import mask
+resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+mask.frPyObjects([json.loads(sys.argv[1])], 9, 9)
+"""
+
+
+def drawn(polygon):
+    command = [sys.executable, '-c', DRAW, json.dumps(polygon)]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize('number', [math.nan, -math.inf, 1e300])
+def test_polygons_that_take_all_memory(number):
+    polygon = [5, 5, 9, number, 9, 9]
+    assert 'has a corner at' in polygon_problem([polygon])
+    assert scored_mask_problem([polygon], 9, 9)
+    assert not drawn(polygon)
+
+
+def test_a_corner_outside_is_drawn():
+    polygon = [-9e5, 5, 9, 9e5, 9, 9]
+    assert polygon_problem([polygon]) is None
+    assert drawn(polygon)

@@ -74,6 +74,39 @@ def test_an_unknown_model_is_said(run_tool, tmp_path):
     assert 'error: config nosuch does not exist' in out
 
 
+def test_the_printed_growth_is_the_committed_result():
+    results = json.loads((ROOT / 'benchmarks/growth.json').read_text())
+    rows = {(row['model'], row['size']): row for row in results['rows']}
+    text = (ROOT / 'docs/speed.md').read_text()
+    for size in {row['size'] for row in results['rows']}:
+        literal, ours = rows['literal', size], rows['deploy form', size]
+        cells = [size.partition('x')[0]]
+        cells += [f'{row[key]:.0f}' for key in ('median_ms', 'peak_mb') for row in (literal, ours)]
+        assert f'| {" | ".join(cells)} |' in text
+
+
+def test_the_printed_goals_are_the_committed_result():
+    results = json.loads((ROOT / 'benchmarks/cpu.json').read_text())
+    rows = {(r['model'], r['size'], r['mode']): r for r in results['rows']}
+    text = (ROOT / 'docs/speed.md').read_text()
+
+    def ratios(baseline, eager, size, mode, key='median_ms'):
+        base = rows[baseline, size, mode][key]
+        found = [rows[model, size, mode][key] for model in (eager, 'compiled')]
+        if key == 'peak_mb':
+            return ' | '.join(f'{value / base:.2f}' for value in found)
+        return ' | '.join(f'{base / value:.2f}' for value in found)
+
+    for goal, printed in (
+        ('inference 800x1280, 3.5', ratios('literal', 'deploy form', '800x1280', 'inference')),
+        ('inference 224x224, 1.5', ratios('literal', 'deploy form', '224x224', 'inference')),
+        ('training step 800x1280', ratios('literal', 'training form', '800x1280', 'training')),
+        ('memory', ratios('literal', 'training form', '800x1280', 'training', 'peak_mb')),
+        ('4 times PVTv2-B1', ratios('PVTv2-B1', 'deploy form', '800x1280', 'inference')),
+    ):
+        assert any(goal in line and printed in line for line in text.splitlines()), (goal, printed)
+
+
 @pytest.mark.parametrize('page', ['README.md', 'docs/speed.md'])
 def test_the_printed_table_is_the_committed_result(page):
     results = json.loads((ROOT / 'benchmarks/cpu.json').read_text())

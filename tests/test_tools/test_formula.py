@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mmcloformer import CloFormer
+from mmcloformer.errors import ConfigError
 
 SEGMENTOR = 'configs/demo/semantic-fpn_cloformer_xxs_shapes.py'
 
@@ -15,6 +16,12 @@ def test_a_sheet_has_a_class_a_row(run_tool, tmp_path):
     sheet = tmp_path / 'sheet.png'
     run_tool('draw_formula.py', sheet, '--classes', 2, '--instances', 3, '--size', 32)
     assert cv2.imread(str(sheet)).shape == (2 * 36 + 4, 3 * 36 + 4, 3)
+
+
+@pytest.mark.parametrize('option', ['--classes', '--instances', '--size'])
+def test_a_sheet_of_nothing_is_refused(tool_main, option, tmp_path):
+    with pytest.raises(ConfigError, match=f'{option} is 0; give 1 or more'):
+        tool_main('draw_formula.py', tmp_path / 'sheet.png', option, 0)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The Slurm tools with a stand-in for `srun` on the PATH."""
+"""The Slurm tools with a stand-in for `srun` on the PATH, and how the shell tools are called."""
 
 import pytest
 
@@ -67,6 +67,21 @@ def test_the_environment_sizes_the_job(ask, script, args):
         '--gres=gpu:4', '--ntasks=16', '--ntasks-per-node=4', '--cpus-per-task=6',
         '--kill-on-bad-exit=1', '--gres=none', '--time=1:00:00',
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('script', 'args'),
+    [
+        ('dist_train.sh', 'CONFIG GPUS'),
+        ('dist_test.sh', 'CONFIG CHECKPOINT GPUS'),
+        ('slurm_train.sh', 'PARTITION JOB_NAME CONFIG'),
+        ('slurm_test.sh', 'PARTITION JOB_NAME CONFIG CHECKPOINT'),
+    ],
+)
+def test_too_few_arguments_are_told_the_usage(script, args):
+    for given in ([], args.split()[1:]):
+        (line,) = finish(start(script, *given), code=2).splitlines()
+        assert line.startswith(f'usage: tools/{script} {args} [')
 
 
 @pytest.mark.slow
