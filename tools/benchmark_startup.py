@@ -27,7 +27,7 @@ def main() -> None:
             'PyTorch': ['predict.py', args.config, args.checkpoint, args.image, '--out', folder],
             'onnxruntime': ['predict_onnx.py', args.model, args.image, '--out', f'{folder}/r.json'],
         }
-        runs = {name: [] for name in commands}
+        runs: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
         for _ in range(args.rounds):
             for name, (tool, *rest) in commands.items():
                 runs[name].append(run(str(TOOLS / tool), *rest))

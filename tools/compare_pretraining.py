@@ -61,7 +61,8 @@ def main() -> None:
 
 
 def train(config: str, work_dir: Path, options: list[str]) -> None:
-    command = [sys.executable, TRAIN, config, '--work-dir', work_dir, '--cfg-options', *options]
+    command = [sys.executable, str(TRAIN), config, '--work-dir', str(work_dir)]
+    command += ['--cfg-options', *options]
     if subprocess.run(command).returncode:
         raise UserError(f'the training in {work_dir} failed, see above; --out has those before it')
 
