@@ -5,8 +5,8 @@ import time
 from typing import Any
 
 import torch
-from mmengine.dist import broadcast
-from mmengine.hooks import Hook
+from mmengine.dist import broadcast, is_main_process
+from mmengine.hooks import Hook, LoggerHook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -90,6 +90,17 @@ class FiniteLossHook(Hook):
             f'--resume restores the learning rate as it was; to lower it, start from the '
             f'checkpoint by --cfg-options load_from=CHECKPOINT.'
         )
+
+
+@HOOKS.register_module()
+class OneWriterLoggerHook(LoggerHook):
+    """Have the main process alone write the metrics of a test. All of the host's do, at once and
+    into one file, which can then hold the end of another's."""
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Log, and write the file."""
+        if is_main_process():
+            super().after_test_epoch(runner, metrics)
 
 
 @HOOKS.register_module()

@@ -3,11 +3,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.hooks import LoggerHook
 from mmengine.model import MMDistributedDataParallel
 
 from mmcloformer.checkpoint import read_checkpoint
 from mmcloformer.errors import CheckpointError, DivergenceError
-from mmcloformer.hooks import WholeCheckpointHook
+from mmcloformer.hooks import OneWriterLoggerHook, WholeCheckpointHook
 from tests.toy import Toy, toy_runner
 
 
@@ -87,6 +88,15 @@ def test_weights_that_a_finite_loss_spoilt_are_not_saved(tmp_path):
 def test_a_run_that_does_not_diverge_is_left_alone(tmp_path):
     train(tmp_path, 'FiniteLossHook', epochs=3)
     assert (tmp_path / 'epoch_3.pth').is_file()
+
+
+@pytest.mark.parametrize('rank', [0, 1])
+def test_one_process_writes_the_metrics_of_a_test(monkeypatch, rank):
+    written = []
+    monkeypatch.setattr('mmcloformer.hooks.is_main_process', lambda: rank == 0)
+    monkeypatch.setattr(LoggerHook, 'after_test_epoch', lambda *args: written.append(args[1:]))
+    OneWriterLoggerHook().after_test_epoch('runner', dict(mAP=0.5))
+    assert written == [('runner', dict(mAP=0.5))] * (rank == 0)
 
 
 @pytest.mark.parametrize(('minutes', 'epochs'), [(0, 1), (None, 3), (60, 3)])

@@ -36,6 +36,8 @@ def main() -> None:
     cfg = load_config(args)
     cfg.load_from = args.checkpoint
     require_whole_checkpoint(cfg)
+    if cfg.default_hooks.logger.type == 'LoggerHook':
+        cfg.default_hooks.logger.type = 'OneWriterLoggerHook'
     if args.show_dir:
         draw_into(cfg, args.show_dir)
     check_data(cfg, ('test',))
