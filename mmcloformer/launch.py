@@ -1,13 +1,16 @@
 """What the tools share: from a command line to the host's Runner, and how they end."""
 
 import argparse
+import atexit
 import errno
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, MutableMapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -86,8 +89,7 @@ def build_runner(cfg: Config) -> Runner:
 
 def exit_on_user_error(main: Callable[[], None]) -> None:
     """Run a tool; print a `UserError`, or that a file cannot be read or written, as one message
-    and exit with 1, without a traceback. Done, leave the group of processes that the Runner
-    joined."""
+    and exit with 1, without a traceback. Done, a process of several ends with all of them."""
     try:
         main()
     except UserError as error:
@@ -98,8 +100,22 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
         if error.filename is None:  # Not of a file: a bug, or the network.
             raise
         sys.exit(f'error: {error.strerror}: {error.filename}')
-    if dist.is_initialized():  # Else one exit in a hundred aborts, in a thread of gloo's.
-        dist.destroy_process_group()
+    if dist.is_initialized():
+        _leave_group()
+
+
+def _leave_group() -> NoReturn:
+    """End this process, with all that Python does at its end but taking itself and the group
+    apart: in that, and in destroying the group, threads of gloo's abort now and then."""
+    with suppress(RuntimeError):  # Of one that has left already; the work is done.
+        dist.barrier()
+    for thread in threading.enumerate():
+        if not thread.daemon and thread is not threading.main_thread():
+            thread.join()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _replace_sync_bn(node: Any) -> None:

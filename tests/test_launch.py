@@ -1,9 +1,10 @@
 import errno
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from mmcloformer.launch import base_parser, exit_on_user_error, load_config
 from tests.conftest import ROOT
@@ -58,12 +59,28 @@ def test_a_full_disk_is_one_message():
         exit_on_user_error(main)
 
 
-def test_a_tool_that_is_done_leaves_its_group(tmp_path):
-    def main():
-        dist.init_process_group('gloo', init_method=f'file://{tmp_path}/s', rank=0, world_size=1)
+GROUPED = """
+import atexit, sys, threading, time
+import torch.distributed as dist
+from mmcloformer.launch import exit_on_user_error
 
-    exit_on_user_error(main)
-    assert not dist.is_initialized()
+def main():
+    dist.init_process_group('gloo', init_method=f'file://{sys.argv[1]}', rank=0, world_size=1)
+    atexit.register(print, 'at exit')
+    threading.Thread(target=lambda: (time.sleep(0.3), print('thread'))).start()
+    print('main')
+
+exit_on_user_error(main)
+print('torn apart')
+"""
+
+
+def test_a_process_of_several_loses_nothing_at_its_end(tmp_path):
+    done = subprocess.run(
+        [sys.executable, '-c', GROUPED, tmp_path / 'group'], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split('\n') == ['main', 'thread', 'at exit', '']
 
 
 def test_other_errors_keep_their_traceback():
