@@ -59,9 +59,10 @@ def reseed_augmentation(runner: Runner) -> None:
 
 def _number_draws(loader: DataLoader[Any], seed: int) -> None:
     sampler = getattr(loader.batch_sampler, 'sampler', None)
-    if sampler is None or not isinstance(loader.dataset, Dataset):  # A list draws nothing.
-        return
-    if isinstance(loader.dataset, IterableDataset):
+    indexed = isinstance(loader.dataset, Dataset) and not isinstance(
+        loader.dataset, IterableDataset
+    )
+    if sampler is None or not indexed:  # A list draws nothing.
         return
     rank = get_rank()
 
@@ -78,7 +79,11 @@ def _number_draws(loader: DataLoader[Any], seed: int) -> None:
         self._skipped = number
 
     _override(sampler, __iter__=draw, **(dict(skip=skip) if hasattr(sampler, 'skip') else {}))
-    _override(loader.dataset, __getitem__=_load)
+    _seed_loading(loader.dataset)
+
+
+def _seed_loading(dataset: Any) -> None:
+    _override(dataset, __getitem__=_load, __reduce__=_reduce)
 
 
 def _load(dataset: Any, index: int) -> Any:
@@ -94,19 +99,18 @@ def _override(instance: Any, **methods: Callable[..., Any]) -> None:
     """Give one object other methods and leave it what it is to all who hold it or ask for its
     type. The host's class is its attribute `of_host`."""
     base = type(instance)
-    members = dict(methods, of_host=base, __reduce__=_reduce)
-    instance.__class__ = type(base.__name__, (base,), members)
+    instance.__class__ = type(base.__name__, (base,), dict(methods, of_host=base))
 
 
-def _reduce(instance: Any) -> tuple[Any, ...]:
-    # For workers that are spawned, and copies: they find classes by name, this one has none.
-    return _rebuild, (instance.of_host, instance.__dict__)
+def _reduce(dataset: Any) -> tuple[Any, ...]:
+    # For workers that are spawned: they find classes by name, this one has none.
+    return _rebuild, (dataset.of_host, dataset.__dict__)
 
 
 def _rebuild(base: type, state: dict[str, Any]) -> Any:
     dataset: Any = object.__new__(base)
     dataset.__dict__.update(state)
-    _override(dataset, __getitem__=_load)
+    _seed_loading(dataset)
     return dataset
 
 

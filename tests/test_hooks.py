@@ -9,7 +9,7 @@ from mmengine.model import MMDistributedDataParallel
 from mmcloformer.checkpoint import read_checkpoint
 from mmcloformer.errors import CheckpointError, DivergenceError
 from mmcloformer.hooks import OneWriterLoggerHook, WholeCheckpointHook
-from tests.toy import Toy, toy_runner
+from tests.toy import Toy, toy_runner, train
 
 
 def compare(model, state_dict):
@@ -49,12 +49,6 @@ def test_any_difference_is_named(state_dict, words):
         compare(torch.nn.Linear(2, 3), state_dict)
     for word in words:
         assert word in str(error.value)
-
-
-def train(work_dir, *hooks, **settings):
-    runner = toy_runner(work_dir, custom_hooks=[dict(type=hook) for hook in hooks], **settings)
-    runner.train()
-    return runner
 
 
 class Poisoned(Toy):

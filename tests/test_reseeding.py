@@ -10,13 +10,7 @@ from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
 from mmcloformer.reseeding import Draw, ReseedHook, reseed_augmentation
-from tests.toy import Toy, toy_runner
-
-
-def train(work_dir, *hooks, **settings):
-    runner = toy_runner(work_dir, custom_hooks=[dict(type=hook) for hook in hooks], **settings)
-    runner.train()
-    return runner
+from tests.toy import Toy, train
 
 
 class Noisy(Toy):

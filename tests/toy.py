@@ -41,3 +41,10 @@ def toy_runner(work_dir, *, model=None, lr=0.1, epochs=1, checkpoint=None, **set
         experiment_name=f'{work_dir.name}_{epochs}',
         **settings,
     )
+
+
+def train(work_dir, *hooks, **settings):
+    """Run it with hooks of these types; returns the Runner."""
+    runner = toy_runner(work_dir, custom_hooks=[dict(type=hook) for hook in hooks], **settings)
+    runner.train()
+    return runner

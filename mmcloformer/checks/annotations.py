@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +51,22 @@ def annotation_problems(file: Path, scored: bool = False, masks: bool = False) -
     if masks:
         yield from size_problems(content['images'])
     fields = (*_FIELDS, 'iscrowd') if scored else _FIELDS
-    found: dict[str, list[Any]] = {}
-    for annotation in annotations:
-        image = images.get(annotation.get('image_id')) if masks else None
-        if problem := _problem(annotation, fields, image):
-            found.setdefault(problem, []).append(annotation.get('id'))
-    for problem, names in found.items():
-        yield f'annotation {listed(names)}: {problem}'
+    masked = images if masks else {}
+    yield from by_problem((each, _problem(each, fields, masked)) for each in annotations)
+
+
+def by_problem(found: Iterable[tuple[Mapping[str, Any], str | None]]) -> Iterator[str]:
+    """Say each problem once, with the annotations that have it.
+
+    Args:
+        found: Annotations, each with its problem, or None where it has none.
+    """
+    names: dict[str, list[Any]] = {}
+    for annotation, problem in found:
+        if problem:
+            names.setdefault(problem, []).append(annotation.get('id'))
+    for problem, those in names.items():
+        yield f'annotation {listed(those)}: {problem}'
 
 
 def size_problems(images: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -91,7 +100,7 @@ def box_problem(box: Any) -> str | None:
 
 
 def _problem(
-    annotation: Mapping[str, Any], fields: Sequence[str], image: Mapping[str, Any] | None
+    annotation: Mapping[str, Any], fields: Sequence[str], masked: Mapping[Any, Any]
 ) -> str | None:
     if absent := [field for field in fields if field not in annotation]:
         return f'no {", no ".join(absent)}; add it'
@@ -99,6 +108,7 @@ def _problem(
         return problem
     if not isinstance(annotation['area'], _NUMBER):
         return 'its area is not a number; write it in square pixels'
+    image = masked.get(annotation['image_id'])
     if image and not [*size_problems([image])]:
         mask = annotation.get('segmentation')
         problem = scored_mask_problem(mask, image['height'], image['width'])

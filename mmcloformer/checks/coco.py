@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
 from ..errors import DataError, listed
-from .annotations import box_problem, size_problems
+from .annotations import box_problem, by_problem, size_problems
 
 # Heads with classes of their own: objectness, and the surfaces of COCO-Stuff.
 _OTHER_CLASSES = ('rpn_head', 'semantic_head')
@@ -192,21 +192,17 @@ def _misfits(text: str, categories: set[Any]) -> Iterator[str]:
     """Annotations of categories that are not listed, and those whose boxes are none."""
     if not (categories or _ODD_BOX.search(text)):
         return
-    unlisted: dict[Any, list[Any]] = {}
-    odd: dict[str, list[Any]] = {}
-    for annotation in map(dict, json.loads(text).get('annotations', [])):
-        category, name = annotation.get('category_id'), annotation.get('id')
-        if category in categories:
-            unlisted.setdefault(category, []).append(name)
-        if 'bbox' in annotation and (problem := box_problem(annotation['bbox'])):
-            odd.setdefault(problem, []).append(name)
-    for category, names in unlisted.items():
-        yield (
-            f'annotation {listed(names)}: no category has the id {json.dumps(category)}, the host '
-            'drops its objects without a word; correct category_id, or add the category'
+    annotations = [*map(dict, json.loads(text).get('annotations', []))]
+    yield from by_problem(
+        (
+            annotation,
+            f'no category has the id {json.dumps(annotation.get("category_id"))}, the host drops '
+            'its objects without a word; correct category_id, or add the category',
         )
-    for problem, names in odd.items():
-        yield f'annotation {listed(names)}: {problem}'
+        for annotation in annotations
+        if annotation.get('category_id') in categories
+    )
+    yield from by_problem((a, box_problem(a['bbox'])) for a in annotations if 'bbox' in a)
 
 
 def _list_of(text: str, key: str, fields: set[str]) -> list[dict[str, Any]]:

@@ -34,9 +34,8 @@ class LayerNorm2d(nn.GroupNorm):
         """
         var, mean = torch.var_mean(x.float(), (1, 2, 3), correction=0, keepdim=True)
         scale = (var + self.eps).rsqrt()
-        if self.affine:
-            scale = scale * self.weight[:, None, None]
         shift = -mean * scale
         if self.affine:
-            shift = shift + self.bias[:, None, None]
+            weight, bias = self.weight[:, None, None], self.bias[:, None, None]
+            scale, shift = scale * weight, shift * weight + bias
         return torch.addcmul(shift, x, scale).to(x.dtype)
