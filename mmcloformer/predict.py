@@ -4,7 +4,7 @@ import glob
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import mmcv
 import numpy as np
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.registry import init_default_scope
+from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import CheckpointLoader
 from numpy.typing import NDArray
 from PIL import Image
@@ -168,7 +168,7 @@ def _detector(cfg: Config, checkpoint: str) -> Predictor:
 
     inferencer = DetInferencer(cfg, checkpoint, show_progress=False)
     _check_whole(inferencer.model, checkpoint)
-    classes = inferencer.model.dataset_meta['classes']
+    classes = _class_names(inferencer.model, cfg, checkpoint)
     threshold = _drawing(cfg).get('score_thr', 0.3)
 
     def predict(path: Path) -> Prediction:
@@ -186,7 +186,7 @@ def _segmentor(cfg: Config, checkpoint: str) -> Predictor:
     inferencer = MMSegInferencer(cfg, checkpoint)
     inferencer.show_progress = False
     _check_whole(inferencer.model, checkpoint)
-    classes = inferencer.model.dataset_meta['classes']
+    classes = _class_names(inferencer.model, cfg, checkpoint)
 
     def predict(path: Path) -> Prediction:
         out = inferencer(str(path), return_vis=True)
@@ -227,6 +227,18 @@ _PREDICTORS: dict[str, Callable[[Config, str], Predictor]] = {
 def _drawing(cfg: Config) -> dict[str, Any]:
     """How `tools/test.py --show-dir` draws."""
     return cfg.get('default_hooks', {}).get('visualization', {})
+
+
+def _class_names(model: nn.Module, cfg: Config, checkpoint: str) -> Sequence[str]:
+    """The checkpoint's or, where it names none, the config's: the inferencers go on with COCO's
+    or Cityscapes' there."""
+    loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    meta: dict[str, Any] = model.dataset_meta  # type: ignore[assignment]
+    if not {'dataset_meta', 'CLASSES'} & loaded.get('meta', {}).keys():
+        dataset = DATASETS.build(dict(cfg.test_dataloader.dataset, lazy_init=True))
+        meta.update((key, dataset.metainfo[key]) for key in meta)
+    classes: Sequence[str] = meta['classes']
+    return classes
 
 
 def _check_whole(model: nn.Module, checkpoint: str) -> None:

@@ -7,8 +7,9 @@ import sys
 
 from rich.progress import track
 
+from mmcloformer.build import read_config
 from mmcloformer.errors import DataError, UserError
-from mmcloformer.launch import add_cfg_options, exit_on_user_error, load_config
+from mmcloformer.launch import add_cfg_options, exit_on_user_error
 from mmcloformer.predict import build_predictor, make_folders, plan_files, predict_file
 
 
@@ -19,9 +20,8 @@ def main() -> None:
     parser.add_argument('images', help='image file, folder, or pattern in quotes')
     parser.add_argument('--out', required=True, help='folder to write to')
     add_cfg_options(parser)
-    parser.set_defaults(work_dir=None, launcher='none', local_rank=0)
     args = parser.parse_args()
-    cfg = load_config(args)
+    cfg = read_config(args.config, args.cfg_options)
     plan = plan_files(args.images, args.out, label_maps=cfg.get('default_scope') == 'mmseg')
     make_folders(plan.values())
     predict = build_predictor(cfg, args.checkpoint)

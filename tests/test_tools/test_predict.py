@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from pycocotools import mask as rle
 
+from mmcloformer.checkpoint import read_checkpoint
 from mmcloformer.datasets.shapes import CLASSES
 from mmcloformer.errors import CheckpointError, UserError
 from mmcloformer.launch import build_runner, load_config
@@ -104,6 +105,23 @@ def test_detector(trained, folder, tmp_path):
         assert (boxes >= 0).all()
         assert (boxes <= [width, height, width, height]).all()
         assert rle.decode(result['masks'][0]).shape == (height, width)
+
+
+@pytest.mark.parametrize('name', [DETECTOR, SEGMENTOR])
+def test_bare_weights_take_the_names_of_the_classes_from_the_config(
+    trained, name, folder, tmp_path
+):
+    cfg, checkpoint = trained[name]
+    bare = tmp_path / 'bare.pth'
+    torch.save(read_checkpoint(checkpoint)['state_dict'], bare)
+    predict, reference = build_predictor(cfg, str(bare)), build_predictor(cfg, checkpoint)
+    image = folder / 'scene.jpg'
+    np.random.seed(0)  # mmdet jitters the colours of masks.
+    expected = reference(image)
+    np.random.seed(0)
+    found = predict(image)
+    assert found.result == expected.result
+    np.testing.assert_array_equal(found.picture, expected.picture)
 
 
 def test_only_what_is_sure_is_drawn_and_colours_stay(trained, folder):
