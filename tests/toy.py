@@ -38,7 +38,8 @@ def toy_runner(work_dir, *, model=None, lr=0.1, epochs=1, checkpoint=None, **set
             checkpoint=dict(type='CheckpointHook', interval=1, **(checkpoint or {}))
         ),
         randomness=dict(seed=0),
-        experiment_name=f'{work_dir.name}_{epochs}',
+        # Runs of one name that start in one second share their loggers, and so a folder.
+        experiment_name=f'{work_dir}_{epochs}',
         **settings,
     )
 
