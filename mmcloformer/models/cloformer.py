@@ -142,8 +142,8 @@ class CloFormer(BaseModule, LayerDepthMixin):
         """Turn into the form for inference, in place; a second call changes nothing.
 
         BatchNorms, the affine pairs of the blocks' norms and the attention's scale go into the
-        weights of convolutions. Outputs stay the same but for rounding, training checkpoints
-        no longer load, and there is no way back.
+        weights of convolutions, and on a CPU those are laid out in channels_last. Outputs stay
+        the same but for rounding, training checkpoints no longer load, and there is no way back.
 
         Raises:
             DeployError: If the backbone is in training mode.

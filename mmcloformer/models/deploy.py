@@ -74,6 +74,9 @@ def fold_backbone(backbone: 'CloFormer') -> None:
                 branch.scale = 1.0
             if isinstance(block.shortcut, nn.Sequential):
                 _fold_batch_norm(block.shortcut)
+    if stem.proj.weight.device.type == 'cpu':
+        # As the maps are there; else each call copies the dense convolutions' weights.
+        backbone.to(memory_format=torch.channels_last)
 
 
 def check_state(

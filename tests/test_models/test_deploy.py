@@ -65,6 +65,17 @@ def test_state_dict_of_the_deploy_form():
     assert all(after[key].shape == before[key].shape for key in after)
 
 
+def test_no_call_copies_weights():
+    """As it does into the layout of the maps, where they are in another."""
+    backbone = deployed(trained('xxs'))
+    shapes = {str([*weight.shape]) for weight in backbone.parameters() if weight.dim() == 4}
+    with torch.no_grad(), torch.profiler.profile(record_shapes=True) as profile:
+        backbone(torch.randn(1, 3, 64, 64))
+    copied = [str(e.input_shapes[0]) for e in profile.events() if e.name == 'aten::copy_']
+    assert copied
+    assert shapes.isdisjoint(copied)
+
+
 def test_twice_is_once():
     backbone = deployed(trained())
     image = torch.randn(1, 3, 64, 64)
