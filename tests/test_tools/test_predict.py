@@ -124,14 +124,17 @@ def test_bare_weights_take_the_names_of_the_classes_from_the_config(
     np.testing.assert_array_equal(found.picture, expected.picture)
 
 
-def test_only_what_is_sure_is_drawn_and_colours_stay(trained, folder):
+@pytest.mark.parametrize('threshold', [0.0, 1.0])
+def test_only_what_is_sure_is_drawn_and_colours_stay(trained, folder, threshold):
     """As sure as the config says, as in testing."""
     cfg = copy.deepcopy(trained[DETECTOR][0])
-    cfg.default_hooks.visualization.score_thr = 1.0
+    cfg.default_hooks.visualization.score_thr = threshold
     prediction = build_predictor(cfg, trained[DETECTOR][1])(folder / 'scene.jpg')
     assert prediction.result['scores']
-    image = np.array(Image.open(folder / 'scene.jpg'), int)
-    assert np.abs(prediction.picture - image).mean() < 3  # Two decoders of JPEG.
+    # Seen from afar: matplotlib before 3.11 moves parts of an image by a pixel each time it draws.
+    pictures = [Image.fromarray(prediction.picture), Image.open(folder / 'scene.jpg')]
+    drawn, image = (np.array(each.resize((16, 16), Image.Resampling.BOX), int) for each in pictures)
+    assert (np.abs(drawn - image).mean() < 15) == (threshold == 1.0)
 
 
 def test_segmentor(trained, folder, tmp_path):
