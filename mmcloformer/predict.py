@@ -167,8 +167,7 @@ def _detector(cfg: Config, checkpoint: str) -> Predictor:
     from mmdet.apis import DetInferencer
 
     inferencer = DetInferencer(cfg, checkpoint, show_progress=False)
-    _check_whole(inferencer.model, checkpoint)
-    classes = _class_names(inferencer.model, cfg, checkpoint)
+    classes = _class_names(inferencer.model, cfg, _check_whole(inferencer.model, checkpoint))
     threshold = _drawing(cfg).get('score_thr', 0.3)
 
     def predict(path: Path) -> Prediction:
@@ -185,8 +184,7 @@ def _segmentor(cfg: Config, checkpoint: str) -> Predictor:
 
     inferencer = MMSegInferencer(cfg, checkpoint)
     inferencer.show_progress = False
-    _check_whole(inferencer.model, checkpoint)
-    classes = _class_names(inferencer.model, cfg, checkpoint)
+    classes = _class_names(inferencer.model, cfg, _check_whole(inferencer.model, checkpoint))
 
     def predict(path: Path) -> Prediction:
         out = inferencer(str(path), return_vis=True)
@@ -229,19 +227,19 @@ def _drawing(cfg: Config) -> dict[str, Any]:
     return cfg.get('default_hooks', {}).get('visualization', {})
 
 
-def _class_names(model: nn.Module, cfg: Config, checkpoint: str) -> Sequence[str]:
+def _check_whole(model: nn.Module, checkpoint: str) -> dict[str, Any]:
+    """The inferencers go on with random weights for what does not match. Returns what was read."""
+    loaded: dict[str, Any] = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    check_whole_state(model, get_state_dict(loaded, checkpoint))
+    return loaded
+
+
+def _class_names(model: nn.Module, cfg: Config, loaded: dict[str, Any]) -> Sequence[str]:
     """The checkpoint's or, where it names none, the config's: the inferencers go on with COCO's
     or Cityscapes' there."""
-    loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
     meta: dict[str, Any] = model.dataset_meta  # type: ignore[assignment]
     if not {'dataset_meta', 'CLASSES'} & loaded.get('meta', {}).keys():
         dataset = DATASETS.build(dict(cfg.test_dataloader.dataset, lazy_init=True))
         meta.update((key, dataset.metainfo[key]) for key in meta)
     classes: Sequence[str] = meta['classes']
     return classes
-
-
-def _check_whole(model: nn.Module, checkpoint: str) -> None:
-    """The inferencers go on with random weights for what does not match."""
-    loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    check_whole_state(model, get_state_dict(loaded, checkpoint))
