@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
-from mmengine.config import Config, DictAction
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -80,6 +80,14 @@ def guard_training(cfg: Config) -> None:
 def require_whole_checkpoint(cfg: Config) -> None:
     """Have the Runner refuse a checkpoint that does not fill the whole model."""
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='WholeCheckpointHook')]
+
+
+def write_metrics_once(cfg: Config) -> None:
+    """Have one process write a test's metrics, where the logger is the host's own."""
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    logger = hooks.setdefault('logger', ConfigDict(type='LoggerHook'))
+    if logger and logger.type == 'LoggerHook':
+        logger.type = 'OneWriterLoggerHook'
 
 
 def build_runner(cfg: Config) -> Runner:

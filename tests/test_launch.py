@@ -5,8 +5,9 @@ import sys
 
 import pytest
 import torch
+from mmengine.config import Config
 
-from mmcloformer.launch import base_parser, exit_on_user_error, load_config
+from mmcloformer.launch import base_parser, exit_on_user_error, load_config, write_metrics_once
 from tests.conftest import ROOT
 
 
@@ -81,6 +82,25 @@ def test_a_process_of_several_loses_nothing_at_its_end(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split('\n') == ['main', 'thread', 'at exit', '']
+
+
+@pytest.mark.parametrize(
+    ('hooks', 'expected'),
+    [
+        ({}, dict(type='OneWriterLoggerHook')),
+        (dict(default_hooks={}), dict(type='OneWriterLoggerHook')),
+        (
+            dict(default_hooks=dict(logger=dict(type='LoggerHook', interval=7))),
+            dict(type='OneWriterLoggerHook', interval=7),
+        ),
+        (dict(default_hooks=dict(logger=dict(type='Other'))), dict(type='Other')),
+        (dict(default_hooks=dict(logger=None)), None),
+    ],
+)
+def test_metrics_are_written_once_whatever_hooks_the_config_has(hooks, expected):
+    cfg = Config(hooks)
+    write_metrics_once(cfg)
+    assert cfg.default_hooks.logger == expected
 
 
 def test_other_errors_keep_their_traceback():

@@ -20,6 +20,7 @@ from mmcloformer.launch import (
     exit_on_user_error,
     load_config,
     require_whole_checkpoint,
+    write_metrics_once,
 )
 
 
@@ -36,8 +37,7 @@ def main() -> None:
     cfg = load_config(args)
     cfg.load_from = args.checkpoint
     require_whole_checkpoint(cfg)
-    if cfg.default_hooks.logger.type == 'LoggerHook':
-        cfg.default_hooks.logger.type = 'OneWriterLoggerHook'
+    write_metrics_once(cfg)
     if args.show_dir:
         draw_into(cfg, args.show_dir)
     check_data(cfg, ('test',))
