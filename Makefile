@@ -14,7 +14,7 @@ DEMO_DIR = work_dirs/demo
 install: $(STAMP)
 
 # mmcv builds in isolation on purpose: without torch in the build environment mmcv
-# installs without its compiled ops, in seconds, and mmcloformer.ops stands in for them.
+# installs without its compiled ops, in seconds, and mmcloformer.compat.mmcv_ops stands in for them.
 REQUIREMENTS = requirements/torch.txt requirements/$(STACK).txt requirements/deploy.txt requirements/dev.txt
 $(STAMP): $(REQUIREMENTS) setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -25,14 +25,14 @@ $(STAMP): $(REQUIREMENTS) setup.py
 	touch $@
 
 demo: $(STAMP)
-	$(BIN)/python tools/make_shapes.py data/shapes
+	$(BIN)/python tools/dataset_converters/make_shapes.py data/shapes
 	$(BIN)/python tools/train.py $(DEMO) --work-dir $(DEMO_DIR)
 	$(BIN)/python tools/test.py $(DEMO) `cat $(DEMO_DIR)/last_checkpoint` --work-dir $(DEMO_DIR) --show-dir pictures
-	$(BIN)/python tools/plot_curves.py $(DEMO_DIR)
+	$(BIN)/python tools/analysis_tools/plot_curves.py $(DEMO_DIR)
 
 demo-all: $(STAMP)
-	$(BIN)/python tools/make_shapes.py data/shapes
-	$(BIN)/python tools/demo_all.py
+	$(BIN)/python tools/dataset_converters/make_shapes.py data/shapes
+	$(BIN)/python tools/misc/demo_all.py
 
 # One process a core, each with one thread.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

@@ -31,11 +31,12 @@ setup(
             '.mim/configs/*.py',
             '.mim/configs/demo/*.py',
             '.mim/tools/*',
+            '.mim/tools/*/*',
             'weights/*',
         ]
     },
-    # These two measure and demonstrate the repository: they need its tests and its configs.
-    exclude_package_data={'mmcloformer': ['.mim/tools/benchmark.py', '.mim/tools/demo_all.py']},
+    # It runs the configs of a checkout.
+    exclude_package_data={'mmcloformer': ['.mim/tools/misc/demo_all.py']},
     python_requires='>=3.10',
     # The two host stacks install the same folders, so neither may be pulled in over the other:
     # choose one as an extra.

@@ -1,6 +1,6 @@
 # Your own data in COCO's format: copy this file, set the four lines below `_base_`, and run
 # `python tools/train.py configs/COPY.py --auto-scale-lr`, which fits the learning rate to the
-# number of your GPUs. As it stands it trains on the scenes that tools/make_shapes.py draws.
+# number of your GPUs. As it stands it trains on the scenes that make_shapes.py draws.
 # Schedule: as on COCO, 12 epochs of however many images there are.
 _base_ = 'retinanet_cloformer_xs_coco.py'
 

@@ -14,14 +14,14 @@ except ImportError as error:
         "pip install 'mmcloformer[openmmlab]' for the upstream releases"
     ) from error
 
-from .compat import apply_mends
+from .compat.patches import apply_mends
 
 apply_mends()
 
-from .hooks import WholeCheckpointHook  # noqa: E402
-from .layer_decay import LayerDecayOptimWrapperConstructor  # noqa: E402
+from .engine.hooks import WholeCheckpointHook  # noqa: E402
+from .engine.layer_decay import LayerDecayOptimWrapperConstructor  # noqa: E402
+from .engine.reseeding import ReseedHook  # noqa: E402
 from .models import CloFormer  # noqa: E402
-from .reseeding import ReseedHook  # noqa: E402
 
 __version__ = '0.1.0'
 __all__ = [

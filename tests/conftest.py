@@ -10,6 +10,7 @@ import mmcloformer  # noqa: F401  (before any host: it puts the ops stand-in in 
 from mmcloformer.datasets.store import write_shapes
 
 ROOT = Path(__file__).parents[1]
+TOOLS = {path.name: path for path in (ROOT / 'tools').rglob('*.*')}
 REAL_DATA = ROOT.parent / 'shared' / 'data'
 
 
@@ -35,7 +36,7 @@ def run_tool():
 
     def run(tool, *args, code=0, cwd=ROOT):
         done = subprocess.run(
-            [sys.executable, str(ROOT / 'tools' / tool), *map(str, args)],
+            [sys.executable, str(TOOLS[tool]), *map(str, args)],
             cwd=cwd,
             env=os.environ | dict(OMP_WAIT_POLICY='PASSIVE'),
             capture_output=True,
@@ -54,7 +55,7 @@ def tool_main(monkeypatch):
 
     def run(tool, *args):
         monkeypatch.setattr(sys, 'argv', [tool, *map(str, args)])
-        runpy.run_path(str(ROOT / 'tools' / tool))['main']()
+        runpy.run_path(str(TOOLS[tool]))['main']()
 
     return run
 

@@ -7,10 +7,10 @@ import sys
 
 from rich.progress import track
 
-from mmcloformer.build import read_config
+from mmcloformer.apis.cli import add_cfg_options, exit_on_user_error
+from mmcloformer.apis.config import read_config
+from mmcloformer.apis.predict import build_predictor, make_folders, plan_files, predict_file
 from mmcloformer.errors import DataError, UserError
-from mmcloformer.launch import add_cfg_options, exit_on_user_error
-from mmcloformer.predict import build_predictor, make_folders, plan_files, predict_file
 
 
 def main() -> None:

@@ -12,16 +12,15 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from mmcloformer.checks.presence import check_data
-from mmcloformer.errors import UserError
-from mmcloformer.launch import (
-    base_parser,
+from mmcloformer.apis.cli import base_parser, exit_on_user_error
+from mmcloformer.apis.runner import (
     build_runner,
-    exit_on_user_error,
     load_config,
     require_whole_checkpoint,
     write_metrics_once,
 )
+from mmcloformer.checks.presence import check_data
+from mmcloformer.errors import UserError
 
 
 def main() -> None:

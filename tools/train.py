@@ -3,19 +3,18 @@
 
 from mmengine.device import get_device
 
-from mmcloformer.checkpoint.resuming import resume_from_last_whole
-from mmcloformer.checks.hint import suggest_data_check
-from mmcloformer.checks.presence import check_data
-from mmcloformer.errors import UserError
-from mmcloformer.launch import (
-    base_parser,
+from mmcloformer.apis.cli import base_parser, exit_on_user_error
+from mmcloformer.apis.runner import (
     build_runner,
-    exit_on_user_error,
     guard_training,
     load_config,
     require_whole_checkpoint,
 )
-from mmcloformer.reseeding import reseed_augmentation
+from mmcloformer.checks.hint import suggest_data_check
+from mmcloformer.checks.presence import check_data
+from mmcloformer.engine.reseeding import reseed_augmentation
+from mmcloformer.engine.resuming import resume_from_last_whole
+from mmcloformer.errors import UserError
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-# `make demo-all`: the ImageNet config on crops of generated scenes (tools/make_shapes.py), from
+# `make demo-all`: the ImageNet config on crops of generated scenes (make_shapes.py), from
 # random weights, at 64x64 and without mixing images.
 #
 # Schedule: 4 epochs x 1,800 crops / 32 a batch = 4 x 57 = 228 iterations; warm-up over the first

@@ -1,4 +1,4 @@
-# `make demo-all`: the COCO config on generated scenes (tools/make_shapes.py), from random weights,
+# `make demo-all`: the COCO config on generated scenes (make_shapes.py), from random weights,
 # with neck and heads half as wide and fewer samples a scene.
 #
 # Schedule: 2 epochs x 800 scenes / 4 a batch = 2 x 200 = 400 iterations; warm-up over the first

@@ -1,4 +1,4 @@
-# `make demo`: the COCO config on generated scenes (tools/make_shapes.py), from random weights,
+# `make demo`: the COCO config on generated scenes (make_shapes.py), from random weights,
 # with a head and neck half as wide, which is where the time goes at this size.
 #
 # Schedule: 5 epochs x 800 scenes / 4 a batch = 5 x 200 = 1000 iterations; warm-up over the first

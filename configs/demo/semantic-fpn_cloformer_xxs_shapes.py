@@ -1,4 +1,4 @@
-# `make demo-all`: the ADE20K config on generated scenes (tools/make_shapes.py), from random
+# `make demo-all`: the ADE20K config on generated scenes (make_shapes.py), from random
 # weights, with a neck half as wide.
 #
 # Schedule: 600 iterations x 4 a batch / 800 scenes = 3 epochs; warm-up over the first 50, then a

@@ -12,7 +12,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from ..build import build_model
+from ..apis.config import build_model
 from ..errors import ConfigError
 
 # Height and width in pixels that costs are published for, by the host of the task.

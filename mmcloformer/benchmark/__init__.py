@@ -1,1 +1,1 @@
-"""What `tools/benchmark.py` is made of."""
+"""What `tools/analysis_tools/benchmark.py` is made of."""

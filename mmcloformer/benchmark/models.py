@@ -10,7 +10,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..build import build_model, read_config
+from ..apis.config import build_model, read_config
 from ..models import CloFormer
 from ..models.deploy import switch_to_deploy
 

@@ -1,18 +1,7 @@
-from .matching import (
-    check_backbone_state,
-    check_whole_state,
-    get_state_dict,
-    load_pretrained,
-    read_state_dict,
-)
-from .reading import read_checkpoint, register_safe_loading
+"""Reading checkpoints safely, comparing them with a model, converting and publishing them."""
 
-__all__ = [
-    'check_backbone_state',
-    'check_whole_state',
-    'get_state_dict',
-    'load_pretrained',
-    'read_checkpoint',
-    'read_state_dict',
-    'register_safe_loading',
-]
+from ..models.loading import get_state_dict
+from .matching import check_whole_state, read_state_dict
+from .reading import read_checkpoint
+
+__all__ = ['check_whole_state', 'get_state_dict', 'read_checkpoint', 'read_state_dict']

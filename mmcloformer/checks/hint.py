@@ -31,7 +31,7 @@ def suggest_data_check(config: str) -> Iterator[None]:
         traceback.print_exc()
         sys.exit(
             'error: bad data can be the cause of this. To list bad files, run\n'
-            f'  tools/check_dataset.py {config}\nwith the same --cfg-options.'
+            f'  tools/misc/check_dataset.py {config}\nwith the same --cfg-options.'
         )
 
 

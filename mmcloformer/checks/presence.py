@@ -56,8 +56,8 @@ def check_present(cfg: Config, splits: Sequence[str]) -> None:
         raise DataError(
             f'data not found:\n{listed}\n'
             f'Put or link the data set there, or set the fields in brackets with --cfg-options.\n'
-            f'Without data at hand, `python tools/make_shapes.py data/shapes` draws a small '
-            f'sample set for the configs in configs/demo/.'
+            f'Without data at hand, `python tools/dataset_converters/make_shapes.py data/shapes` '
+            f'draws a small sample set for the configs in configs/demo/.'
         )
 
 

@@ -1,4 +1,4 @@
-"""From a config and a checkpoint to an ONNX file: what `tools/export_onnx.py` is made of."""
+"""From a config and a checkpoint to an ONNX file: what `export_onnx.py` is made of."""
 
 from .graph import ExportError
 from .onnx_file import export_onnx, make_graph

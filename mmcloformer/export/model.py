@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from torch import nn
 
-from ..build import build_model, preprocessor_of
+from ..apis.config import build_model, preprocessor_of
 from ..checkpoint import check_whole_state, get_state_dict, read_checkpoint
 from .graph import ExportError, Graph
 

@@ -9,12 +9,11 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..checkpoint import load_pretrained
 from ..errors import ConfigError
 from .archs import NUM_STAGES, check_rate, resolve_arch
-from .deploy import DeployError, check_state, fold_backbone
-from .layer_depth import LayerDepthMixin
+from .deploy import DeployMixin
 from .layers import Block, CloAttention, Stem
+from .loading import check_state, load_pretrained
 from .norm import LayerNorm2d
 
 # Each window times its stage's stride is 32 pixels: all stages pool to the same map.
@@ -23,7 +22,7 @@ STRIDES = (4, 8, 16, 32)
 
 
 @MODELS.register_module()
-class CloFormer(BaseModule, LayerDepthMixin):
+class CloFormer(DeployMixin, BaseModule):
     """CloFormer for detection, segmentation and classification.
 
     Each output is taken after the attention of its stage's last block and before that block's
@@ -138,25 +137,6 @@ class CloFormer(BaseModule, LayerDepthMixin):
                     module.eval()
         return self
 
-    def switch_to_deploy(self) -> None:
-        """Turn into the form for inference, in place; a second call changes nothing.
-
-        BatchNorms, the affine pairs of the blocks' norms and the attention's scale go into the
-        weights of convolutions, and on a CPU those are laid out in channels_last. Outputs stay
-        the same but for rounding, training checkpoints no longer load, and there is no way back.
-
-        Raises:
-            DeployError: If the backbone is in training mode.
-        """
-        if self.training:
-            raise DeployError(
-                'the deploy form holds running statistics as constants: call eval() on the '
-                'model before switch_to_deploy()'
-            )
-        if not self.deployed:
-            fold_backbone(self)
-            self.deployed = True
-
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute the pyramid.
 
@@ -185,6 +165,27 @@ class CloFormer(BaseModule, LayerDepthMixin):
             if stage in self.out_indices:
                 outs.append(self.get_submodule(f'norm{stage}')(out))
         return tuple(out.contiguous() if convert else out for out in outs)
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Find the layer of a parameter.
+
+        Args:
+            param_name: Its name in the whole model.
+            prefix: What the backbone's parameters start with there.
+
+        Returns:
+            The layer, and the number of layers: 0 is the stem, then every block is one; the last
+            is all that is new downstream, the norms of the outputs and what is not the backbone.
+        """
+        depths = [len(stage) for stage in self.stages]  # type: ignore[arg-type]
+        layers = sum(depths) + 2
+        part, *rest = param_name[len(prefix) :].split('.')
+        if not param_name.startswith(prefix) or part not in ('stem', 'stages'):
+            return layers - 1, layers
+        if part == 'stem':
+            return 0, layers
+        stage, block = int(rest[0]), int(rest[1])
+        return 1 + sum(depths[:stage]) + block, layers
 
     def _blocks(self, stage: int) -> list[Block]:
         return list(cast(Sequence[Block], self.stages[stage]))

@@ -4,29 +4,52 @@ Nothing is built anew and the forward pass stays the one of training: the module
 are changed where they stand. Outputs are equal but for rounding.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..checkpoint import check_backbone_state
-from ..errors import CheckpointError, UserError
+from ..errors import UserError
+from .layers import AttnConv, Block, Stem
 from .norm import LayerNorm2d
-
-if TYPE_CHECKING:
-    from .cloformer import CloFormer
-    from .layers import AttnConv, Block
-
-# The training form has it, whatever the arch; the deploy form folds it into the next weights.
-_FOLDED_KEY = 'stages.0.0.norm1.weight'
-_KEPT_KEY = 'stages.0.0.attn.proj.weight'
 
 
 class DeployError(UserError):
     """A model cannot be turned into its form for inference as it stands."""
+
+
+class DeployMixin(nn.Module):
+    """Gives CloFormer `switch_to_deploy`.
+
+    Attributes:
+        deployed: Whether it is in its form for inference.
+    """
+
+    stem: Stem
+    stages: nn.ModuleList
+    deployed: bool
+
+    def switch_to_deploy(self) -> None:
+        """Turn into the form for inference, in place; a second call changes nothing.
+
+        BatchNorms, the affine pairs of the blocks' norms and the attention's scale go into the
+        weights of convolutions, and on a CPU those are laid out in channels_last. Outputs stay
+        the same but for rounding, training checkpoints no longer load, and there is no way back.
+
+        Raises:
+            DeployError: If the backbone is in training mode.
+        """
+        if self.training:
+            raise DeployError(
+                'the deploy form holds running statistics as constants: call eval() on the '
+                'model before switch_to_deploy()'
+            )
+        if not self.deployed:
+            fold_backbone(self)
+            self.deployed = True
 
 
 def switch_to_deploy(model: nn.Module) -> int:
@@ -44,9 +67,7 @@ def switch_to_deploy(model: nn.Module) -> int:
     Raises:
         DeployError: If a backbone is in training mode, or there is none.
     """
-    from .cloformer import CloFormer
-
-    backbones = [module for module in model.modules() if isinstance(module, CloFormer)]
+    backbones = [module for module in model.modules() if isinstance(module, DeployMixin)]
     if not backbones:
         raise DeployError(f'{type(model).__name__} holds no CloFormer to switch to deploy')
     for backbone in backbones:
@@ -55,14 +76,14 @@ def switch_to_deploy(model: nn.Module) -> int:
 
 
 @torch.no_grad()
-def fold_backbone(backbone: 'CloFormer') -> None:
+def fold_backbone(backbone: DeployMixin) -> None:
     """Fold all that can be folded exactly; the work of `CloFormer.switch_to_deploy`."""
     stem = backbone.stem
     for conv in (stem.conv1, stem.conv2, stem.conv3, stem.conv4):
         _fold_batch_norm(conv)
     for stage in backbone.stages:
-        for block in cast(Sequence['Block'], stage):
-            branches = cast(Sequence['AttnConv'], block.attn.local)
+        for block in cast(Sequence[Block], stage):
+            branches = cast(Sequence[AttnConv], block.attn.local)
             readers = [branch.qkv for branch in branches]
             if block.attn.pooled is not None:
                 # Averages of an affine map are the affine map of the averages.
@@ -77,32 +98,6 @@ def fold_backbone(backbone: 'CloFormer') -> None:
     if stem.proj.weight.device.type == 'cpu':
         # As the maps are there; else each call copies the dense convolutions' weights.
         backbone.to(memory_format=torch.channels_last)
-
-
-def check_state(
-    module: 'CloFormer', state_dict: Mapping[str, Tensor], prefix: str, *args: Any
-) -> None:
-    """Refuse weights of the other form, then all that `check_backbone_state` refuses.
-
-    A pre-hook of `load_state_dict`.
-
-    Raises:
-        CheckpointError: If the weights are of the other form, or do not fill the backbone.
-    """
-    if prefix + _KEPT_KEY in state_dict:
-        of_training = prefix + _FOLDED_KEY in state_dict
-        if module.deployed and of_training:
-            raise CheckpointError(
-                'the checkpoint is of the training form and this CloFormer is in its deploy '
-                'form, nothing was loaded into it: load first, then call switch_to_deploy()'
-            )
-        if not module.deployed and not of_training:
-            raise CheckpointError(
-                'the checkpoint is of the deploy form, which cannot be trained, and this '
-                'CloFormer is in its training form, nothing was loaded into it: call eval() '
-                'and switch_to_deploy() before loading, or load the checkpoint it was made from'
-            )
-    check_backbone_state(module, state_dict, prefix, *args)
 
 
 def _fold_batch_norm(layers: nn.Sequential) -> None:

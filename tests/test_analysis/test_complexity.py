@@ -12,7 +12,7 @@ from mmcloformer.models import ARCHS
 from tests.conftest import ROOT
 
 SIZES = ('xxs', 'xs', 's')
-# tools/complexity.py CONFIG... --json > benchmarks/complexity.json
+# tools/analysis_tools/complexity.py CONFIG... --json > benchmarks/complexity.json
 COMMITTED = json.loads((ROOT / 'benchmarks' / 'complexity.json').read_text())
 
 

@@ -9,7 +9,7 @@ from PIL import ExifTags, Image
 from mmcloformer import CloFormer
 from mmcloformer.analysis.perception import draw, spectrum, view
 from mmcloformer.errors import UserError
-from tests.conftest import ROOT
+from tests.conftest import ROOT, TOOLS
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_the_tool(run_tool, tmp_path, shapes):
 
 @pytest.fixture(scope='module')
 def read_image():
-    return runpy.run_path(str(ROOT / 'tools' / 'visualize.py'))['read_image']
+    return runpy.run_path(str(TOOLS['visualize.py']))['read_image']
 
 
 def test_images_are_read_as_for_predictions(read_image, tmp_path):

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from mmcloformer.benchmark import measure
+from mmcloformer.benchmark.literal import LiteralCloFormer
 from mmcloformer.benchmark.measure import count_gflop, peak_memory, summary
-from tests.literal import LiteralCloFormer
 
 
 def test_runs_take_turns(monkeypatch):

@@ -16,7 +16,7 @@ from mmengine.runner import CheckpointLoader
 
 from mmcloformer.checkpoint import read_checkpoint
 from mmcloformer.errors import CheckpointError
-from tests.conftest import ROOT, coco_options
+from tests.conftest import ROOT, TOOLS, coco_options
 from tests.test_checkpoint.test_reading import Payload
 from tests.tiny import write_detector
 
@@ -48,7 +48,7 @@ def run(config):
     def run_tool(tool, *args):
         argv, sys.argv = sys.argv, [tool, *map(str, args)]
         try:
-            runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
+            runpy.run_path(str(TOOLS[tool]), run_name='__main__')
         except SystemExit as exit:
             return exit.code
         finally:
@@ -142,9 +142,9 @@ model = dict(
 """
 
 
-TOOLS = ['test', 'convert', 'resume']
+WAYS = ['test', 'convert', 'resume']
 WAYS = [
-    *TOOLS,
+    *WAYS,
     'predict',
     'visualize',
     'resume the last',
@@ -161,7 +161,7 @@ def test_however_it_is_asked_for(run, config, shapes, bad, tmp_path, way):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('way', TOOLS)
+@pytest.mark.parametrize('way', WAYS)
 def test_in_processes_of_their_own(run_tool, config, shapes, bad, tmp_path, way):
     output = run_tool(*arguments(way, config, shapes, bad, tmp_path), code=1)
     assert f'error: checkpoint {bad} is refused' in output
@@ -286,6 +286,6 @@ def test_no_advice_to_load_unsafely(touched, tmp_path, form):
 
 
 def test_nothing_else_unpickles():
-    sources = [*(ROOT / 'mmcloformer').rglob('*.py'), *(ROOT / 'tools').glob('*.py')]
+    sources = [*(ROOT / 'mmcloformer').rglob('*.py'), *(ROOT / 'tools').rglob('*.py')]
     for word in ('torch.load(', 'pickle.load', 'load_url'):
         assert {path.name for path in sources if word in path.read_text()} <= {'reading.py'}

@@ -17,7 +17,7 @@ from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS, FUNCTIONS, init_default_scope
 
-from mmcloformer.build import build_model
+from mmcloformer.apis.config import build_model
 from mmcloformer.checks.examine import check_dataset
 from mmcloformer.checks.hint import suggest_data_check
 from mmcloformer.datasets.store import write_shapes

@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmcloformer.build import build_model
+from mmcloformer.apis.config import build_model
 from mmcloformer.export import export_onnx, make_graph
 from tests.conftest import ROOT
 

@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmcloformer.build import build_model
+from mmcloformer.apis.config import build_model
 from mmcloformer.datasets.store import write_shapes
 from tests.conftest import ROOT, coco_options
 

@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from mmcloformer import CloFormer
+from mmcloformer.benchmark.literal import LiteralCloFormer
 from mmcloformer.checkpoint.convert import convert_checkpoint
 from mmcloformer.models import layers
 from tests import released
 from tests.archs import SEVERAL_BRANCHES
-from tests.literal import LiteralCloFormer
 
 
 def pair(arch):

@@ -11,9 +11,9 @@ from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
 from mmengine.structures import InstanceData, PixelData
 
-from mmcloformer.build import build_model
+from mmcloformer.apis.config import build_model
+from mmcloformer.compat.mmcv_ops.standin import MissingOpError
 from mmcloformer.models import ARCHS, CloFormer
-from mmcloformer.ops.standin import MissingOpError
 from tests.conftest import ROOT
 
 DOC = (ROOT / 'docs' / 'swap.md').read_text()

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, TOOLS
 
 BIN = Path(sys.executable).parent
 
@@ -17,7 +17,7 @@ def start(script, *args, path=BIN, **env):
     """Start a shell tool as a user does; `path` is searched before the usual places."""
     log = tempfile.TemporaryFile('w+')  # noqa: SIM115  (read when the process ends)
     process = subprocess.Popen(
-        [ROOT / 'tools' / script, *map(str, args)],
+        [TOOLS[script], *map(str, args)],
         cwd=ROOT,
         env=os.environ
         | dict(PATH=f'{path}:{BIN}:{os.environ["PATH"]}', OMP_NUM_THREADS='1')

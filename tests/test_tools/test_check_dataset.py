@@ -40,4 +40,4 @@ def test_training_names_the_tool(run_tool, shapes, tmp_path):
     assert 'failed to load image' in output[output.index('Traceback') :]
     # The other worker may still warn.
     lines = [line for line in output.splitlines() if ' WARN:' not in line]
-    assert f'tools/check_dataset.py {config}' in lines[-2]
+    assert f'tools/misc/check_dataset.py {config}' in lines[-2]

@@ -1,6 +1,6 @@
 """Every host's demo config through all tools, in processes of their own, on a few scenes.
 
-One run of `tools/demo_all.py` serves most tests, since each host takes seconds to import.
+One run of `tools/misc/demo_all.py` serves most tests, since each host takes seconds to import.
 """
 
 import json

@@ -16,12 +16,12 @@ from mmengine.structures import InstanceData
 from PIL import Image
 from pycocotools import mask as rle
 
+from mmcloformer.apis.predict import build_predictor, image_problem, make_folders, plan_files
+from mmcloformer.apis.runner import build_runner, load_config
 from mmcloformer.checkpoint import read_checkpoint
 from mmcloformer.datasets.shapes import CLASSES
 from mmcloformer.errors import CheckpointError, UserError
-from mmcloformer.launch import build_runner, load_config
-from mmcloformer.predict import build_predictor, image_problem, make_folders, plan_files
-from tests.conftest import ROOT, coco_options
+from tests.conftest import ROOT, TOOLS, coco_options
 
 DETECTOR = 'mask-rcnn_cloformer_xxs_shapes'
 SEGMENTOR = 'semantic-fpn_cloformer_xxs_shapes'
@@ -253,7 +253,7 @@ def test_where_nothing_can_be_written(folder, out, monkeypatch):
     argv = ['predict.py', str(config), 'absent.pth', str(folder / 'scene.jpg'), '--out', out]
     monkeypatch.setattr(sys, 'argv', argv)
     with pytest.raises(SystemExit, match=f'error: nothing can be written into {out} ') as exit:
-        runpy.run_path(str(ROOT / 'tools' / 'predict.py'), run_name='__main__')
+        runpy.run_path(str(TOOLS['predict.py']), run_name='__main__')
     assert 'use another --out' in str(exit.value)
 
 

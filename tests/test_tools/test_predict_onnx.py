@@ -16,10 +16,10 @@ from pycocotools import mask as coco_mask
 from mmcloformer.datasets.shapes import CLASSES, SEG_METAINFO
 from mmcloformer.export import export_onnx, make_graph
 from mmcloformer.export.model import _read_step, describe
-from tests.conftest import ROOT, coco_options
+from tests.conftest import TOOLS, coco_options
 from tests.test_export.conftest import NAMES, tiny_config, tiny_model
 
-TOOL = ROOT / 'tools' / 'predict_onnx.py'
+TOOL = TOOLS['predict_onnx.py']
 # Nothing of the training stack may be imported.
 BLOCKER = """
 import runpy, sys
@@ -285,4 +285,4 @@ def test_another_onnx_file_is_refused(tmp_path):
     )
     cv2.imwrite(str(tmp_path / 'x.png'), np.zeros((8, 8, 3), np.uint8))
     printed = predict(tmp_path / 'o.onnx', tmp_path, '--out', tmp_path / 'r.json', code=1)
-    assert 'no model of tools/export_onnx.py' in printed
+    assert 'no model of tools/deployment/export_onnx.py' in printed

@@ -151,7 +151,7 @@ def test_missing_data(run_tool, tmp_path):
     )  # fmt: skip
     message = errors(output)
     assert f'{tmp_path}/nowhere/annotations/instances_train2017.json' in message
-    assert 'tools/make_shapes.py' in message
+    assert 'tools/dataset_converters/make_shapes.py' in message
     assert 'train_dataloader.dataset.data_root' in message
 
 

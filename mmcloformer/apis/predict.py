@@ -1,0 +1,245 @@
+"""Predictions for image files, by the hosts' own inferencers and visualisers."""
+
+import glob
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mmcv
+import numpy as np
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import DATASETS, init_default_scope
+from mmengine.runner import CheckpointLoader
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from ..checkpoint import check_whole_state, get_state_dict
+from ..checks.image import decode, file_problem
+from ..errors import DataError, UserError
+
+SUFFIXES = {'.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'}
+
+
+class Prediction(NamedTuple):
+    """What a model says of one image.
+
+    Attributes:
+        picture: The image with the result drawn in, `(H, W, 3)`, RGB.
+        result: Plain types. Boxes are corners x1, y1, x2, y2 in pixels, masks COCO's RLE.
+        labels: A segmentor's class of every pixel, `(H, W)`.
+    """
+
+    picture: NDArray[np.uint8]
+    result: dict[str, Any]
+    labels: NDArray[np.uint8] | None = None
+
+    def save(self, stem: Path) -> None:
+        """Write `STEM.png`, `STEM.json` and a segmentor's `STEM_labels.png`."""
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(self.picture).save(f'{stem}.png')
+        Path(f'{stem}.json').write_text(json.dumps(self.result))
+        if self.labels is not None:
+            Image.fromarray(self.labels).save(f'{stem}_labels.png')
+
+
+Predictor = Callable[[Path], Prediction]
+
+
+def build_predictor(cfg: Config, checkpoint: str) -> Predictor:
+    """Make a function from an image file to its prediction.
+
+    Args:
+        cfg: Config of a detector, segmentor or classifier.
+        checkpoint: Path or URL of all its weights.
+
+    Raises:
+        CheckpointError: If they cannot be read, are untrusted, or of another model.
+        UserError: If the config's `default_scope` is no host's.
+    """
+    scope = cfg.get('default_scope')
+    if scope not in _PREDICTORS:
+        raise UserError(f'default_scope={scope!r} of the config is none of {sorted(_PREDICTORS)}')
+    init_default_scope(scope)
+    return _PREDICTORS[scope](cfg, checkpoint)
+
+
+def plan_files(images: str, out: str, label_maps: bool) -> dict[Path, Path]:
+    """Find images, and where in `out` their predictions go, as `Prediction.save` takes it.
+
+    Args:
+        images: A file, a folder (searched with all below it), or a pattern with `*` or `**`.
+        out: Folder; the images' folders are repeated in it.
+        label_maps: Whether the predictions will have `labels`.
+
+    Raises:
+        UserError: If there are no images; or if a file of a prediction would replace an image, a
+            file of another prediction, or anything that is in a folder with images.
+    """
+    if not images or not out:
+        raise UserError('the images or --out are an empty text; is a variable of the shell unset?')
+    root = Path(images)
+    if root.is_dir():
+        found = [path for path in root.rglob('*') if path.suffix.lower() in SUFFIXES]
+    else:
+        found = [root] if root.is_file() else [*map(Path, glob.glob(images, recursive=True))]
+    # With broken links, for `image_problem` to name.
+    files = sorted(path for path in found if path.is_file() or not path.exists())
+    if not files:
+        raise UserError(f'{images}: no such image, folder with images or pattern that finds any')
+    if not root.is_dir():
+        root = Path(os.path.commonpath([path.parent for path in files]))
+    plan = {path: Path(out, path.relative_to(root)).with_suffix('') for path in files}
+    _require_new_files(plan, ['.png', '.json', *(['_labels.png'] if label_maps else [])])
+    return plan
+
+
+def make_folders(stems: Iterable[Path]) -> None:
+    """Make the folders of the files to be saved, and see that they can be written to.
+
+    Raises:
+        UserError: If not.
+    """
+    for folder in {stem.parent for stem in stems}:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise UserError(
+                f'nothing can be written into {folder} ({error.strerror}): use another --out'
+            ) from error
+
+
+def predict_file(predict: Predictor, path: Path) -> Prediction:
+    """Predict an image that may be damaged or of a size that the model's host cannot handle.
+
+    Raises:
+        DataError: If it cannot be read or predicted.
+    """
+    try:
+        problem = image_problem(path)
+        if problem is None:
+            return predict(path)
+    except Exception as error:  # Whatever the host makes of one image, others are still wanted.
+        raise DataError(
+            f'{path} cannot be predicted, maybe as it is too narrow or too large ({error!r})'
+        ) from error
+    raise DataError(f'{path} {problem}')
+
+
+def image_problem(path: Path) -> str | None:
+    """Say why an image cannot be read, or None if it can."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return f'cannot be opened: {error.strerror}'
+    problem = file_problem(content)
+    if problem is None:
+        image, problem = decode(lambda: mmcv.imfrombytes(content))
+        if image is None:
+            return 'is no image that OpenCV reads, which the hosts use; save it as JPEG or PNG'
+    return problem
+
+
+def _require_new_files(plan: dict[Path, Path], endings: list[str]) -> None:
+    advice = 'use another --out, or give other names'
+    folders = {os.path.realpath(path.parent) for path in plan}
+    owners = {os.path.realpath(path): path for path in plan}
+    for path, stem in plan.items():
+        for ending in endings:
+            file = f'{stem}{ending}'
+            real = os.path.realpath(file)
+            if real in owners:
+                raise UserError(
+                    f'{file}, to be written for {path}, is {owners[real]} or a file to be written '
+                    f'for it: {advice}'
+                )
+            owners[real] = path
+            if os.path.realpath(stem.parent) in folders and os.path.lexists(file):
+                raise UserError(f'{file}, to be written for {path}, is there already: {advice}')
+
+
+def _detector(cfg: Config, checkpoint: str) -> Predictor:
+    from mmdet.apis import DetInferencer
+
+    inferencer = DetInferencer(cfg, checkpoint, show_progress=False)
+    classes = _class_names(inferencer.model, cfg, _check_whole(inferencer.model, checkpoint))
+    threshold = _drawing(cfg).get('score_thr', 0.3)
+
+    def predict(path: Path) -> Prediction:
+        out = inferencer(str(path), return_vis=True, pred_score_thr=threshold)
+        result = dict(image=str(path), **out['predictions'][0])
+        result['names'] = [classes[label] for label in result['labels']]
+        return Prediction(out['visualization'][0], result)
+
+    return predict
+
+
+def _segmentor(cfg: Config, checkpoint: str) -> Predictor:
+    from mmseg.apis import MMSegInferencer
+
+    inferencer = MMSegInferencer(cfg, checkpoint)
+    inferencer.show_progress = False
+    classes = _class_names(inferencer.model, cfg, _check_whole(inferencer.model, checkpoint))
+
+    def predict(path: Path) -> Prediction:
+        out = inferencer(str(path), return_vis=True)
+        labels = out['predictions'].astype(np.uint8)
+        counts = np.bincount(labels.ravel())
+        shares = {classes[i]: counts[i] / labels.size for i in counts.nonzero()[0]}
+        return Prediction(out['visualization'], dict(image=str(path), shares=shares), labels)
+
+    return predict
+
+
+def _classifier(cfg: Config, checkpoint: str) -> Predictor:
+    from mmpretrain import ImageClassificationInferencer
+
+    inferencer = ImageClassificationInferencer(cfg, checkpoint, get_device())
+    _check_whole(inferencer.model, checkpoint)
+    size = {k: v for k, v in _drawing(cfg).items() if k in ('resize', 'rescale_factor')}
+
+    def predict(path: Path) -> Prediction:
+        # By steps: its call shows a progress bar of its own. It draws only into a folder.
+        samples = inferencer.forward(next(inferencer.preprocess([str(path)])))
+        with tempfile.TemporaryDirectory() as folder:
+            picture = inferencer.visualize([str(path)], samples, show_dir=folder, **size)[0]
+        result = inferencer.postprocess(samples, None)[0]
+        result['pred_scores'] = result['pred_scores'].tolist()
+        return Prediction(picture, dict(image=str(path), **result))
+
+    return predict
+
+
+_PREDICTORS: dict[str, Callable[[Config, str], Predictor]] = {
+    'mmdet': _detector,
+    'mmseg': _segmentor,
+    'mmpretrain': _classifier,
+}
+
+
+def _drawing(cfg: Config) -> dict[str, Any]:
+    """How `tools/test.py --show-dir` draws."""
+    return cfg.get('default_hooks', {}).get('visualization', {})
+
+
+def _check_whole(model: nn.Module, checkpoint: str) -> dict[str, Any]:
+    """The inferencers go on with random weights for what does not match. Returns what was read."""
+    loaded: dict[str, Any] = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    check_whole_state(model, get_state_dict(loaded, checkpoint))
+    return loaded
+
+
+def _class_names(model: nn.Module, cfg: Config, loaded: dict[str, Any]) -> Sequence[str]:
+    """The checkpoint's or, where it names none, the config's: the inferencers go on with COCO's
+    or Cityscapes' there."""
+    meta: dict[str, Any] = model.dataset_meta  # type: ignore[assignment]
+    if not {'dataset_meta', 'CLASSES'} & loaded.get('meta', {}).keys():
+        dataset = DATASETS.build(dict(cfg.test_dataloader.dataset, lazy_init=True))
+        meta.update((key, dataset.metainfo[key]) for key in meta)
+    classes: Sequence[str] = meta['classes']
+    return classes

@@ -1,0 +1,1 @@
+"""Additions to training: hooks, reseeding, layer-wise learning rates, checkpoints, resuming."""

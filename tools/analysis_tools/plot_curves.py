@@ -1,0 +1,19 @@
+#!/usr/bin/env python
+"""Draw loss, learning rate and evaluation metrics of a training, over all its resumed runs."""
+
+import argparse
+
+from mmcloformer.analysis.curves import plot_curves
+from mmcloformer.apis.cli import exit_on_user_error
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('work_dir', help='the work directory of the training')
+    parser.add_argument('--out', help='image file to write (default: WORK_DIR/curves.png)')
+    args = parser.parse_args()
+    print(plot_curves(args.work_dir, args.out))
+
+
+if __name__ == '__main__':
+    exit_on_user_error(main)

@@ -1,0 +1,101 @@
+#!/usr/bin/env python
+"""Export a trained model to ONNX, run the file in onnxruntime and compare it with PyTorch.
+
+Exits with 1 if detections or labels disagree; the file is there nevertheless.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnxruntime
+from mmengine.config import Config
+
+import mmcloformer  # before any host: it puts the ops stand-in in place
+from mmcloformer.analysis.complexity import DEFAULT_SHAPES
+from mmcloformer.apis.cli import add_cfg_options, exit_on_user_error
+from mmcloformer.apis.config import read_config
+from mmcloformer.datasets.store import write_shapes
+from mmcloformer.errors import UserError
+from mmcloformer.export import ExportError, export_onnx, make_graph
+from mmcloformer.export.comparison import HALF, Tolerance, compare
+from mmcloformer.export.model import describe, load_model
+
+DEMO_SCENES = Path('data/shapes/coco/val2017')
+NUM_IMAGES = 8
+SUFFIXES = ('.jpg', '.jpeg', '.png')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('out', help='ONNX file to write')
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs=2,
+        metavar=('H', 'W'),
+        help='size of the input (default: 800 1280 for mmdet, 512 512 mmseg, 224 224 mmpretrain)',
+    )
+    parser.add_argument(
+        '--dynamic', action='store_true', help='any size of input, and any batch but for detectors'
+    )
+    parser.add_argument('--fp16', action='store_true', help='float16 weights and activations')
+    parser.add_argument(
+        '--verify', type=Path, metavar='DIR', help=f'images to compare on, the first {NUM_IMAGES}'
+    )
+    add_cfg_options(parser)
+    args = parser.parse_args()
+    cfg = read_config(args.config, args.cfg_options)
+    if args.shape and min(args.shape) < 1:
+        raise UserError(f'--shape takes positive numbers, got {args.shape[0]} {args.shape[1]}')
+    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+    if Path(args.out).is_dir():
+        raise UserError(f'{args.out} is a folder; name the file to write')
+    with images_to_compare(args.verify) as images:
+        run(args, cfg, images)
+
+
+def run(args: argparse.Namespace, cfg: Config, images: list[Path]) -> None:
+    shape = tuple(args.shape or DEFAULT_SHAPES[cfg.default_scope])
+    model, classes = load_model(cfg, args.checkpoint)
+    graph = make_graph(model, half=args.fp16)
+    metadata = describe(cfg, graph, classes, None if args.dynamic else shape)
+    metadata |= dict(config=Path(args.config).name, mmcloformer=mmcloformer.__version__)
+    export_onnx(graph, args.out, shape, args.dynamic, metadata)
+    size = Path(args.out).stat().st_size / 1e6
+    print(f'{args.out}: {graph.task}, {size:.1f} MB')
+
+    session = onnxruntime.InferenceSession(args.out, providers=['CPUExecutionProvider'])
+    tolerance = HALF if args.fp16 else Tolerance()
+    report = compare(session, model, graph, cfg, images, tolerance)
+    print(f'largest differences from PyTorch on {len(images)} images:')
+    for name, value in report.differences.items():
+        print(f'  {name}: {value:.2g}')
+    if report.instances == 0:
+        print('  nothing: no object was found in them by either; --verify a folder where some are')
+    if report.disagreements:
+        raise ExportError(
+            'onnxruntime disagrees with PyTorch on ' + '; '.join(report.disagreements)
+        )
+
+
+@contextmanager
+def images_to_compare(folder: Path | None) -> Iterator[list[Path]]:
+    """The first images of a folder, else of the demo's scenes, else of new ones."""
+    with tempfile.TemporaryDirectory() as temporary:
+        if folder is None and not DEMO_SCENES.is_dir():
+            write_shapes(temporary, ('coco',), num_train=1, num_val=NUM_IMAGES)
+            folder = Path(temporary, 'coco/val2017')
+        folder = folder or DEMO_SCENES
+        images = sorted(p for p in folder.glob('*') if p.suffix.lower() in SUFFIXES and p.is_file())
+        if not images:
+            raise UserError(f'no image to compare on in {folder}')
+        yield images[:NUM_IMAGES]
+
+
+if __name__ == '__main__':
+    exit_on_user_error(main)
