@@ -1,35 +1,35 @@
-"""Errors that a user can mend; the tools print them as one message without a traceback."""
+"""Errors a user can fix; the tools print them as one message without a traceback."""
 
 from collections.abc import Sequence
 from typing import Any
 
 
 class UserError(RuntimeError):
-    """Base of all errors of this package; its message says what to do."""
+    """Base class of this package's errors; the message says what to do."""
 
 
 class ConfigError(UserError, ValueError):
-    """An argument of a config is out of its range."""
+    """A config argument is out of its range."""
 
 
 class CheckpointError(UserError):
-    """A checkpoint is missing, damaged, untrusted, of another model, or cannot be saved."""
+    """A checkpoint is missing, damaged, untrusted, for another model, or cannot be saved."""
 
 
 class DataError(UserError):
-    """A data set is not where the config says, or not what it says."""
+    """A data set is not where the config says, or its content does not match the config."""
 
 
 class DivergenceError(UserError):
-    """A loss or a weight became NaN or infinite in training."""
+    """A loss or a weight became NaN or infinite during training."""
 
 
-def listed(values: Sequence[Any], most: int = 8) -> str:
-    """Write down values for a message, the first of them if they are many.
+def join_first(values: Sequence[Any], limit: int = 8) -> str:
+    """Join values with commas for a message, shortened to the first `limit`.
 
     Args:
-        values: All of them.
-        most: How many to write.
+        values: All values.
+        limit: Number of values to show.
     """
-    more = ', ...' if len(values) > most else ''
-    return ', '.join(map(str, values[:most])) + more
+    more = ', ...' if len(values) > limit else ''
+    return ', '.join(map(str, values[:limit])) + more

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ..errors import UserError, listed
+from ..errors import UserError, join_first
 
 # The task that each of the hosts' main metrics tells of.
 MAIN_METRICS = {
@@ -105,7 +105,9 @@ def main_metric(reported: Collection[str]) -> str:
     for name in MAIN_METRICS:
         if name in reported:
             return name
-    raise UserError(f'no main metric ({listed([*MAIN_METRICS])}) among {listed([*reported])}')
+    raise UserError(
+        f'no main metric ({join_first([*MAIN_METRICS])}) among {join_first([*reported])}'
+    )
 
 
 def plot_curves(work_dir: str | Path, out: str | Path | None = None) -> Path:

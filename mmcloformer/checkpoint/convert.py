@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import CheckpointError, listed
+from ..errors import CheckpointError, join_first
 from ..models import ARCHS, Arch, CloFormer
 from ..models.archs import NUM_STAGES
 
@@ -68,7 +68,7 @@ def convert_checkpoint(released: Mapping[str, Tensor]) -> dict[str, Any]:
             state_dict[renamed] = value
     if unknown:
         raise CheckpointError(
-            f'{len(unknown)} keys are not of the released CloFormer: {listed(unknown, 50)}'
+            f'{len(unknown)} keys are not of the released CloFormer: {join_first(unknown, 50)}'
         )
     # The loading below finds the others; these are read before it, or may be absent there.
     needed = (

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..errors import listed
+from ..errors import join_first
 from .masks import scored_mask_problem
 
 _NUMBER = (int, float)
@@ -66,7 +66,7 @@ def by_problem(found: Iterable[tuple[Mapping[str, Any], str | None]]) -> Iterato
         if problem:
             names.setdefault(problem, []).append(annotation.get('id'))
     for problem, those in names.items():
-        yield f'annotation {listed(those)}: {problem}'
+        yield f'annotation {join_first(those)}: {problem}'
 
 
 def size_problems(images: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -78,7 +78,7 @@ def size_problems(images: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for side in ('height', 'width'):
         absent = [image['id'] for image in images if not isinstance(image.get(side), _NUMBER)]
         if absent:
-            yield f'image {listed(absent)}: no {side}; add it, in pixels'
+            yield f'image {join_first(absent)}: no {side}; add it, in pixels'
 
 
 def box_problem(box: Any) -> str | None:

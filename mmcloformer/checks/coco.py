@@ -14,7 +14,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
-from ..errors import DataError, listed
+from ..errors import DataError, join_first
 from .annotations import box_problem, by_problem, size_problems
 
 # Heads with classes of their own: objectness, and the surfaces of COCO-Stuff.
@@ -157,17 +157,17 @@ def _file_problems(file: str, folder: str | None, classes: list[str]) -> Iterato
     names = [category['name'] for category in categories]
     used = [name for name in names if name in classes]
     if absent := [name for name in classes if name not in names]:
-        yield f'no category is called {listed(absent)}; there are {listed(names)}'
+        yield f'no category is called {join_first(absent)}; there are {join_first(names)}'
     elif classes != used:
         yield f'its order gives the classes their numbers: write them as {tuple(used)}'
     if folder and (absent := list(_absent(folder, [image['file_name'] for image in images]))):
-        yield f'{len(absent)} of {len(images)} images are not in {folder}: {listed(absent)}'
+        yield f'{len(absent)} of {len(images)} images are not in {folder}: {join_first(absent)}'
     if unknown:
         ids = sorted(map(json.dumps, unknown))
-        yield f'there are annotations of images that it does not list, image_id {listed(ids)}'
+        yield f'there are annotations of images that it does not list, image_id {join_first(ids)}'
     if shared:
         yield (
-            f'image {listed(shared)}: several files have this id, of which the host takes the last '
+            f'image {join_first(shared)}: several files have this id, of which the host takes the last '
             'and gives it the objects of all; number them anew, in their annotations too'
         )
     yield from size_problems(images)

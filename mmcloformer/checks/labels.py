@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import listed
+from ..errors import join_first
 
 
 def class_problem(labels: Any, num_classes: int) -> str | None:
@@ -24,9 +24,7 @@ def class_problem(labels: Any, num_classes: int) -> str | None:
     wrong = sorted({label for label in np.ravel(labels).tolist() if not 0 <= label < num_classes})
     if not wrong:
         return None
-    return (
-        f'has the label {listed(wrong)}; {num_classes} classes are labelled 0 to {num_classes - 1}'
-    )
+    return f'has the label {join_first(wrong)}; {num_classes} classes are labelled 0 to {num_classes - 1}'
 
 
 def label_map_problem(
@@ -61,7 +59,7 @@ def label_map_problem(
     if wrong:
         reduced = ' after reduce_zero_label' if info.get('reduce_zero_label') else ''
         return (
-            f'has the label {listed(wrong)}{reduced}; {num_classes} classes are labelled 0 to '
+            f'has the label {join_first(wrong)}{reduced}; {num_classes} classes are labelled 0 to '
             f'{num_classes - 1}, and {ignored} is left out'
         )
     return None

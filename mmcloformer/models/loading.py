@@ -8,7 +8,7 @@ from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, listed
+from ..errors import CheckpointError, join_first
 
 _OUTPUT_NORM = re.compile(r'norm\d\.(weight|bias)')
 _MOST_KEYS = 50  # in a message
@@ -72,7 +72,7 @@ def check_backbone_state(
         if k in given and given[k].shape != own[k].shape
     ]
     problems = [
-        f'{len(keys)} {what}: {listed(keys, _MOST_KEYS)}'
+        f'{len(keys)} {what}: {join_first(keys, _MOST_KEYS)}'
         for what, keys in (
             ('missing', missing),
             ('unexpected', unexpected),
