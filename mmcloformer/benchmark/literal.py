@@ -1,18 +1,16 @@
-"""CloFormer written as a reader of the paper would: the oracle of the tests, and the baseline that
-`tools/analysis_tools/benchmark.py` measures against.
+"""A literal implementation of CloFormer: the reference of the tests and the benchmark's baseline.
 
-One plain module per operation, `(N, C, H, W)` throughout, softmax spelled out. Nothing here is made
-slow and nothing is made fast. The names are those of `mmcloformer.CloFormer`, so that weights go
-from one to the other. Drop path is left out.
+One module per operation, `(N, C, H, W)` throughout, softmax spelled out, nothing optimised. The
+names are those of `mmcloformer.CloFormer`, so that state dicts fit both. There is no drop path.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from mmcloformer.models import resolve_arch
+from ..models import resolve_arch
 
 POOL_WINDOWS = (8, 4, 2, 1)
 
@@ -149,9 +147,9 @@ class LiteralCloFormer(nn.Module):
         outs = []
         x = self.stem(x)
         for i, blocks in enumerate(self.stages):
-            for block in blocks:
+            for block in cast(list[Block], blocks):
                 attended = block.attend(x)
                 x = block.feed_forward(attended)
-            # The pyramid is taken before the strided half of a stage's last block.
+            # The pyramid is taken before the strided ConvFFN of a stage's last block.
             outs.append(self.get_submodule(f'norm{i}')(attended if i < 3 else x))
         return tuple(outs)

@@ -5,31 +5,26 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from ..models.loading import get_state_dict
+from ..models.loading import describe_differences, get_state_dict, strip_wrapper_prefixes
 from .reading import read_checkpoint
 
 
 def check_whole_state(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
-    """Refuse a state dict that does not fill the whole model, or holds more.
+    """Refuse a state dict that does not match the whole model.
 
     Args:
         model: A detector, segmentor or classifier.
-        state_dict: Weights for it.
+        state_dict: Weights to load into it.
 
     Raises:
         CheckpointError: If keys or shapes differ; names the first few.
     """
-    own = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    given = {key: tuple(value.shape) for key, value in state_dict.items()}
-    wrong = sorted(key for key in own.keys() | given.keys() if own.get(key) != given.get(key))
-    if wrong:
-        listed = '; '.join(
-            f'{key}: model {own.get(key, "has none")}, checkpoint {given.get(key, "has none")}'
-            for key in wrong[:5]
-        )
+    own = {strip_wrapper_prefixes(key): value for key, value in model.state_dict().items()}
+    given = {strip_wrapper_prefixes(key): value for key, value in state_dict.items()}
+    if problems := describe_differences(own, given):
         raise CheckpointError(
-            f'the checkpoint is not of this config: {len(wrong)} of {len(own)} tensors '
-            f'differ ({listed}). Use the config it was trained with.'
+            f'the checkpoint is not of this config: the model has {len(own)} tensors, the '
+            f'checkpoint {len(given)}; {"; ".join(problems)}. Use the config it was trained with.'
         )
 
 

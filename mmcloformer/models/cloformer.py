@@ -11,12 +11,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import ConfigError
 from .archs import NUM_STAGES, check_rate, resolve_arch
-from .deploy import DeployMixin
-from .layers import Block, CloAttention, Stem
-from .loading import check_state, load_pretrained
-from .norm import LayerNorm2d
+from .deploy import DeployError, DeployMixin
+from .layers import Block, CloAttention, ConvFFN, DownsampleBlock, Stem
+from .loading import check_before_load, load_pretrained
+from .norm import GroupNorm1
 
-# Each window times its stage's stride is 32 pixels: all stages pool to the same map.
+# Pooling window times stride is 32 pixels in every stage, so all keys and values have one size.
 POOL_WINDOWS = (8, 4, 2, 1)
 STRIDES = (4, 8, 16, 32)
 
@@ -25,36 +25,37 @@ STRIDES = (4, 8, 16, 32)
 class CloFormer(DeployMixin, BaseModule):
     """CloFormer for detection, segmentation and classification.
 
-    Each output is taken after the attention of its stage's last block and before that block's
-    strided ConvFFN (for the last stage: after its last block), and has a norm of its own. The
-    last one's is the classifier's norm, so it comes with the pre-trained weights; the others
-    are new downstream. Source: arXiv 2303.17803; the pyramid follows the same authors' later
-    code, as the paper's was never released.
+    The output of stages 0 to 2 is taken after the attention of the last block and before its
+    strided ConvFFN, the output of stage 3 after its last block. Each output has its own norm. The
+    norm of the last output is the classifier's and is loaded from pre-trained weights; the other
+    output norms are new downstream. Source: arXiv 2303.17803. The pyramid follows the same
+    authors' later code, since that of the paper was never released.
 
-    Parameters that no chosen output depends on are frozen, so that distributed training finds
-    no unused ones and checkpoints keep their keys whatever `out_indices` is.
+    Parameters that no output of `out_indices` depends on are frozen, so that distributed training
+    finds no unused parameters. They stay in the state dict.
 
     Args:
         arch: `'xxs'`, `'xs'`, `'s'`, the ablations `'xxs-global'` and `'xxs-local'`, or a dict
             with the fields of `mmcloformer.models.archs.Arch`.
         in_channels: Channels of the image.
-        out_indices: Stages to return, increasing, of 0 to 3.
-        drop_path_rate: Rate of the last block; None takes the arch's.
-        norm_cfg: Norm of the stem and of the strided shortcuts.
+        out_indices: Stages to return, out of 0 to 3, in increasing order.
+        drop_path_rate: Drop path rate of the last block; rates rise linearly from 0. None uses
+            the arch's rate.
+        norm_cfg: Norm of the stem and of the strided shortcuts; BatchNorm by default.
         frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the first i stages.
-        norm_eval: Keep BatchNorm layers on their running statistics in training.
-        with_cp: Recompute the blocks' residual branches in the backward pass: less memory,
-            more time, the same numbers.
+        norm_eval: Keep BatchNorm layers in evaluation mode during training.
+        with_cp: Recompute the residual branches in the backward pass: less memory, more time,
+            the same numbers.
         init_cfg: `dict(type='Pretrained', checkpoint=...)` loads a classifier, a detector's
-            backbone or a bare backbone, and fails unless every weight is matched.
+            backbone or a bare backbone, and fails unless every weight matches.
 
     Attributes:
-        out_channels: Channels of each output, readable before any forward pass.
-        out_strides: Pixels of the image a position of each output.
-        deployed: Whether it is in its form for inference.
+        out_channels: Channels of each output.
+        out_strides: Stride of each output in pixels of the image.
+        weight_names: Keys of the state dict as built.
 
     Raises:
-        ConfigError: If an argument is out of its range; the message names the allowed values.
+        ConfigError: If an argument is out of range; the message names the allowed values.
     """
 
     def __init__(
@@ -88,13 +89,13 @@ class CloFormer(DeployMixin, BaseModule):
         self.out_strides = tuple(STRIDES[i] for i in self.out_indices)
 
         norm_cfg = _check_norm_cfg(dict(type='BN') if norm_cfg is None else norm_cfg)
-        rates = iter(torch.linspace(0, rate, sum(settings.depths)).tolist())
+        # On the CPU also under `torch.device('meta')`.
+        rates = iter(torch.linspace(0, rate, sum(settings.depths), device='cpu').tolist())
         self.stem = Stem(in_channels, settings.embed_dims[0], norm_cfg)
         self.stages = nn.ModuleList()
         for stage, (dims, depth) in enumerate(zip(settings.embed_dims, settings.depths)):
             blocks = nn.ModuleList()
             for index in range(depth):
-                downsample = index == depth - 1 and stage < NUM_STAGES - 1
                 attn = CloAttention(
                     dims,
                     settings.num_heads[stage],
@@ -102,19 +103,25 @@ class CloFormer(DeployMixin, BaseModule):
                     settings.kernel_sizes[stage],
                     POOL_WINDOWS[stage],
                 )
-                out_dims = settings.embed_dims[stage + 1] if downsample else dims
-                stride = 2 if downsample else 1
-                blocks.append(Block(attn, dims, out_dims, stride, next(rates), norm_cfg, with_cp))
+                if index == depth - 1 and stage < NUM_STAGES - 1:
+                    out_dims = settings.embed_dims[stage + 1]
+                    blocks.append(
+                        DownsampleBlock(attn, dims, out_dims, next(rates), norm_cfg, with_cp)
+                    )
+                else:
+                    ffn = ConvFFN(dims, dims, stride=1)
+                    blocks.append(Block(attn, ffn, dims, next(rates), with_cp))
             self.stages.append(blocks)
         for i in self.out_indices:
-            self.add_module(f'norm{i}', LayerNorm2d(settings.embed_dims[i]))
+            self.add_module(f'norm{i}', GroupNorm1(settings.embed_dims[i]))
 
-        self.register_load_state_dict_pre_hook(check_state)
+        self.weight_names = frozenset(self.state_dict())
+        self.register_load_state_dict_pre_hook(check_before_load)  # type: ignore[no-untyped-call]
         self._freeze()
 
     def init_weights(self) -> None:
-        """Keep torch's default initialisation, as the released code does for convolutions, or
-        load what `init_cfg` names.
+        """Load the checkpoint of `init_cfg`, or keep torch's default initialisation, as the
+        released code does for convolutions.
 
         Raises:
             CheckpointError: If the checkpoint cannot be read or does not match.
@@ -127,7 +134,19 @@ class CloFormer(DeployMixin, BaseModule):
         self._is_init = True
 
     def train(self, mode: bool = True) -> 'CloFormer':
-        """Set the mode; frozen stages, and BatchNorm under `norm_eval`, stay in evaluation."""
+        """Set training or evaluation mode.
+
+        Frozen stages, and with `norm_eval` all BatchNorm layers, stay in evaluation mode.
+
+        Raises:
+            DeployError: If the backbone has the deploy form and `mode` is True.
+        """
+        if mode and self.deployed:
+            raise DeployError(
+                'this CloFormer has the deploy form, which cannot be trained: its norms are folded '
+                'into the convolutions. Build the model anew and load the checkpoint that it was '
+                'made from'
+            )
         super().train(mode)
         for module in self._frozen_modules():
             module.eval()
@@ -138,46 +157,51 @@ class CloFormer(DeployMixin, BaseModule):
         return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Compute the pyramid.
+        """Compute the feature maps.
 
         Args:
-            x: Images `(N, in_channels, H, W)` of any size from 1x1.
+            x: Images `(N, in_channels, H, W)` of any size.
 
         Returns:
-            One map `(N, out_channels[i], ceil(H / out_strides[i]), ceil(W / out_strides[i]))`
-            for each of `out_indices`.
+            One map `(N, out_channels[i], ceil(H / out_strides[i]), ceil(W / out_strides[i]))` per
+            entry of `out_indices`.
         """
-        outs = []
-        # oneDNN's convolutions and the attention are fastest in channels_last; on a GPU that
-        # depends on the precision, so there the caller chooses.
-        # The stride tells a map of one channel in channels_last, which is contiguous as well.
+        # oneDNN's convolutions and the attention are fastest in channels_last. On a GPU the best
+        # layout depends on the precision, so the caller chooses. With one channel both layouts
+        # are contiguous; stride(1) == 1 identifies channels_last.
         convert = x.device.type == 'cpu' and x.is_contiguous() and x.stride(1) != 1
-        x = self.stem(x.contiguous(memory_format=torch.channels_last) if convert else x)
-        for stage in range(self.out_indices[-1] + 1):
+        if convert:  # Not `contiguous(memory_format=...)`, which vmap does not support.
+            x = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+        x = self.stem(x)
+        outs = []
+        deepest = self.out_indices[-1]
+        for stage in range(deepest + 1):
             *blocks, last = self._blocks(stage)
             for block in blocks:
                 x = block(x)
-            x = out = last.attend(x)
-            if stage < self.out_indices[-1] or stage == NUM_STAGES - 1:
-                x = last.feed_forward(x)
-            if stage == NUM_STAGES - 1:
-                out = x
+            if stage < NUM_STAGES - 1:
+                level, x = last(x, downsample=stage < deepest)
+            else:
+                level = x = last(x)
             if stage in self.out_indices:
-                outs.append(self.get_submodule(f'norm{stage}')(out))
+                outs.append(self.get_submodule(f'norm{stage}')(level))
         return tuple(out.contiguous() if convert else out for out in outs)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Find the layer of a parameter.
+        """Return the depth of a parameter, for layer-wise learning rates.
+
+        mmpretrain's `LearningRateDecayOptimWrapperConstructor` and ours call this.
 
         Args:
-            param_name: Its name in the whole model.
-            prefix: What the backbone's parameters start with there.
+            param_name: Name of the parameter in the whole model.
+            prefix: Prefix of the backbone's parameters there.
 
         Returns:
-            The layer, and the number of layers: 0 is the stem, then every block is one; the last
-            is all that is new downstream, the norms of the outputs and what is not the backbone.
+            The layer of the parameter and the number of layers. Layer 0 is the stem, and each
+            block is one layer. The last layer holds what is new downstream: the output norms and
+            everything outside the backbone.
         """
-        depths = [len(stage) for stage in self.stages]  # type: ignore[arg-type]
+        depths = [len(self._blocks(stage)) for stage in range(NUM_STAGES)]
         layers = sum(depths) + 2
         part, *rest = param_name[len(prefix) :].split('.')
         if not param_name.startswith(prefix) or part not in ('stem', 'stages'):

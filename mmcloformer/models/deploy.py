@@ -1,7 +1,7 @@
-"""The form for inference: affine steps around a convolution become part of its weights.
+"""The deploy form: affine steps around a convolution become part of its weights.
 
-Nothing is built anew and the forward pass stays the one of training: the modules of a backbone
-are changed where they stand. Outputs are equal but for rounding.
+The modules of a backbone are changed in place, and its forward pass stays the same. Outputs are
+equal up to rounding.
 """
 
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import UserError
 from .layers import AttnConv, Block, Stem
-from .norm import LayerNorm2d
+from .norm import GroupNorm1
 
 
 class DeployError(UserError):
-    """A model cannot be turned into its form for inference as it stands."""
+    """A model cannot be switched to the deploy form, or is used for training in it."""
 
 
 class DeployMixin(nn.Module):
-    """Gives CloFormer `switch_to_deploy`.
+    """Adds `switch_to_deploy` to the backbone.
 
     Attributes:
-        deployed: Whether it is in its form for inference.
+        deployed: Whether it has the deploy form.
     """
 
     stem: Stem
@@ -33,19 +33,19 @@ class DeployMixin(nn.Module):
     deployed: bool
 
     def switch_to_deploy(self) -> None:
-        """Turn into the form for inference, in place; a second call changes nothing.
+        """Switch to the deploy form in place; a second call changes nothing.
 
-        BatchNorms, the affine pairs of the blocks' norms and the attention's scale go into the
-        weights of convolutions, and on a CPU those are laid out in channels_last. Outputs stay
-        the same but for rounding, training checkpoints no longer load, and there is no way back.
+        BatchNorms, the weights and biases of the blocks' norms and the attention's scale are
+        folded into convolutions. On a CPU the weights are converted to channels_last. Outputs are
+        equal up to rounding, training checkpoints no longer load, and there is no way back.
 
         Raises:
             DeployError: If the backbone is in training mode.
         """
         if self.training:
             raise DeployError(
-                'the deploy form holds running statistics as constants: call eval() on the '
-                'model before switch_to_deploy()'
+                'the deploy form has the running statistics folded in as constants: call eval() '
+                'on the model before switch_to_deploy()'
             )
         if not self.deployed:
             fold_backbone(self)
@@ -53,9 +53,9 @@ class DeployMixin(nn.Module):
 
 
 def switch_to_deploy(model: nn.Module) -> int:
-    """Turn every CloFormer in a model into its form for inference, in place.
+    """Switch every CloFormer in a model to the deploy form, in place.
 
-    What stands around the backbones, BatchNorm in a neck or a head included, is left alone.
+    The rest of the model, including BatchNorm in a neck or a head, is not changed.
 
     Args:
         model: A detector, segmentor or classifier, or a backbone by itself, in evaluation mode
@@ -77,18 +77,18 @@ def switch_to_deploy(model: nn.Module) -> int:
 
 @torch.no_grad()
 def fold_backbone(backbone: DeployMixin) -> None:
-    """Fold all that can be folded exactly; the work of `CloFormer.switch_to_deploy`."""
+    """Fold everything that can be folded exactly."""
     stem = backbone.stem
     for conv in (stem.conv1, stem.conv2, stem.conv3, stem.conv4):
         _fold_batch_norm(conv)
     for stage in backbone.stages:
         for block in cast(Sequence[Block], stage):
             branches = cast(Sequence[AttnConv], block.attn.local)
-            readers = [branch.qkv for branch in branches]
+            consumers = [branch.qkv for branch in branches]
             if block.attn.pooled is not None:
-                # Averages of an affine map are the affine map of the averages.
-                readers += [block.attn.pooled.q, block.attn.pooled.kv]
-            block.norm1 = _fold_affine(block.norm1, readers)
+                # Average pooling commutes with an affine map per channel.
+                consumers += [block.attn.pooled.q, block.attn.pooled.kv]
+            block.norm1 = _fold_affine(block.norm1, consumers)
             block.norm2 = _fold_affine(block.norm2, [block.ffn.fc1])
             for branch in branches:
                 _scale(cast(nn.Conv2d, branch.gate[-1]), branch.scale)
@@ -96,26 +96,28 @@ def fold_backbone(backbone: DeployMixin) -> None:
             if isinstance(block.shortcut, nn.Sequential):
                 _fold_batch_norm(block.shortcut)
     if stem.proj.weight.device.type == 'cpu':
-        # As the maps are there; else each call copies the dense convolutions' weights.
-        backbone.to(memory_format=torch.channels_last)
+        # The maps are channels_last there. Otherwise each call would convert the weights.
+        backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _fold_batch_norm(layers: nn.Sequential) -> None:
-    """Fold the BatchNorm that is second into the convolution that is first; its place stays
-    taken, so that the others keep their keys. Any other norm stays."""
+    """Fold the BatchNorm at index 1 into the convolution at index 0; any other norm is kept.
+
+    It is replaced by Identity so that later keys do not shift.
+    """
     conv, norm = cast(nn.Conv2d, layers[0]), layers[1]
     if isinstance(norm, _BatchNorm):
         layers[0] = fuse_conv_bn_eval(conv, norm)
         layers[1] = nn.Identity()
 
 
-def _fold_affine(norm: LayerNorm2d, readers: Sequence[nn.Conv2d]) -> LayerNorm2d:
-    """Move a norm's affine pair into the 1x1 convolutions that alone read it."""
-    for conv in readers:
-        # 1x1 and unpadded: the shift reaches every position alike.
+def _fold_affine(norm: GroupNorm1, consumers: Sequence[nn.Conv2d]) -> GroupNorm1:
+    """Move a norm's weight and bias into the 1x1 convolutions that are its only consumers."""
+    for conv in consumers:
+        # Without padding the bias has the same effect at every position.
         _bias(conv).add_(conv.weight.flatten(1) @ norm.bias)
         conv.weight.mul_(norm.weight[:, None, None])
-    return LayerNorm2d(norm.num_channels, affine=False).train(norm.training)
+    return GroupNorm1(norm.num_channels, affine=False).train(norm.training)
 
 
 def _scale(conv: nn.Conv2d, factor: float) -> None:
@@ -124,4 +126,4 @@ def _scale(conv: nn.Conv2d, factor: float) -> None:
 
 
 def _bias(conv: nn.Conv2d) -> Tensor:
-    return cast(Tensor, conv.bias)  # Every convolution here has one.
+    return cast(Tensor, conv.bias)  # All convolutions of the network have one.

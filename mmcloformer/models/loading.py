@@ -1,8 +1,8 @@
 """Loading weights into a backbone: all of them or none."""
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
@@ -11,120 +11,39 @@ from torch import Tensor, nn
 from ..errors import CheckpointError, join_first
 
 _OUTPUT_NORM = re.compile(r'norm\d\.(weight|bias)')
-_MOST_KEYS = 50  # in a message
-# The training form has it, whatever the arch; the deploy form folds it into the next weights.
+_STEM_INPUT = 'stem.conv1.0.weight'
+# The training form of every arch has the first key; the deploy form folds it into other weights.
 _FOLDED_KEY = 'stages.0.0.norm1.weight'
 _KEPT_KEY = 'stages.0.0.attn.proj.weight'
+# DistributedDataParallel and mmengine's AveragedModel add `module`, torch.compile `_orig_mod`.
+_WRAPPERS = {'module', '_orig_mod'}
+_AVERAGING_COUNTERS = ('steps', 'n_averaged')
+_MAX_KEYS = 4  # in a message
 
 
-def check_state(
-    module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str, *args: Any
-) -> None:
-    """Refuse weights of the other form, then all that `check_backbone_state` refuses.
-
-    A pre-hook of `load_state_dict`.
-
-    Raises:
-        CheckpointError: If the weights are of the other form, or do not fill the backbone.
-    """
-    if prefix + _KEPT_KEY in state_dict:
-        of_training = prefix + _FOLDED_KEY in state_dict
-        if module.deployed and of_training:
-            raise CheckpointError(
-                'the checkpoint is of the training form and this CloFormer is in its deploy '
-                'form, nothing was loaded into it: load first, then call switch_to_deploy()'
-            )
-        if not module.deployed and not of_training:
-            raise CheckpointError(
-                'the checkpoint is of the deploy form, which cannot be trained, and this '
-                'CloFormer is in its training form, nothing was loaded into it: call eval() '
-                'and switch_to_deploy() before loading, or load the checkpoint it was made from'
-            )
-    check_backbone_state(module, state_dict, prefix, *args)
-
-
-def check_backbone_state(
-    module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str, *_: Any
-) -> None:
-    """Refuse a state dict that would fill only a part of the backbone.
-
-    A pre-hook of `load_state_dict`, so it also guards `load_from`, `--resume` and testing,
-    which the host loads with `strict=False`. The norms of the outputs may be absent (they are
-    new downstream) or left over (another `out_indices`). A good load logs one line.
+def strip_wrapper_prefixes(key: str) -> str:
+    """Remove the parts of a key that wrappers add: `module.a._orig_mod.b` becomes `a.b`.
 
     Args:
-        module: The backbone.
-        state_dict: Weights of the backbone or of a model around it.
-        prefix: Where in `state_dict` the backbone stands.
-
-    Raises:
-        CheckpointError: If a weight is missing, unexpected or of another shape; lists them.
+        key: Key of a state dict, or a prefix of keys that ends in a dot.
     """
-    own = module.state_dict()
-    given = {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
-    missing = [k for k in own if k not in given]
-    new_norms = [k for k in missing if _OUTPUT_NORM.fullmatch(k)]
-    missing = [k for k in missing if k not in new_norms]
-    unexpected = [k for k in given if k not in own and not _OUTPUT_NORM.fullmatch(k)]
-    mismatched = [
-        f'{k} {tuple(given[k].shape)} instead of {tuple(own[k].shape)}'
-        for k in own
-        if k in given and given[k].shape != own[k].shape
-    ]
-    problems = [
-        f'{len(keys)} {what}: {join_first(keys, _MOST_KEYS)}'
-        for what, keys in (
-            ('missing', missing),
-            ('unexpected', unexpected),
-            ('of another shape', mismatched),
-        )
-        if keys
-    ]
-    name = type(module).__name__
-    if problems:
-        raise CheckpointError(
-            f'the checkpoint does not fit this {name}, nothing was loaded into it; '
-            f'{"; ".join(problems)}. Check arch, in_channels and norm_cfg; weights in the '
-            f"released code's format go through tools/model_converters/convert_checkpoint.py first."
-        )
-    loaded = len(own) - len(new_norms)
-    fresh = f', new: {", ".join(sorted({k.split(".")[0] for k in new_norms}))}' if new_norms else ''
-    print_log(f'{name}: loaded {loaded} of {len(own)} tensors{fresh}', logger='current')
-
-
-def load_pretrained(module: nn.Module, checkpoint: str, prefix: str | None = None) -> None:
-    """Load a backbone from a classifier, a detector, a segmentor or a bare backbone.
-
-    Args:
-        module: The backbone.
-        checkpoint: A path or URL that mmengine's `CheckpointLoader` understands.
-        prefix: Where the backbone stands in the checkpoint; None finds `backbone.` by itself.
-
-    Raises:
-        CheckpointError: If the file cannot be read or does not match.
-    """
-    loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    state_dict = get_state_dict(loaded, checkpoint)
-    if prefix is None:
-        prefix = 'backbone.' if any(k.startswith('backbone.') for k in state_dict) else ''
-    elif prefix and not prefix.endswith('.'):
-        prefix += '.'
-    state_dict = {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
-    try:
-        # Strictness is the pre-hook's: it alone knows that output norms may be new.
-        module.load_state_dict(state_dict, strict=False)
-    except CheckpointError as error:
-        raise CheckpointError(f'{checkpoint}: {error}') from error
+    return '.'.join(part for part in key.split('.') if part not in _WRAPPERS)
 
 
 def get_state_dict(loaded: Any, source: str) -> dict[str, Tensor]:
-    """Take the weights out of what a checkpoint file held.
+    """Return the weights of a loaded checkpoint, with keys as without wrappers.
+
+    Args:
+        loaded: Content of a checkpoint file: a state dict, or a dict that holds one under
+            `state_dict`, `model` or `ema_state_dict`. mmengine's EMAHook saves the averaged
+            weights under `state_dict`.
+        source: Where it comes from, for messages.
 
     Raises:
-        CheckpointError: If there are none.
+        CheckpointError: If there are no weights, or two keys become equal.
     """
     if isinstance(loaded, Mapping):
-        for key in ('state_dict', 'model'):
+        for key in ('state_dict', 'model', 'ema_state_dict'):
             if isinstance(loaded.get(key), Mapping):
                 loaded = loaded[key]
                 break
@@ -135,6 +54,177 @@ def get_state_dict(loaded: Any, source: str) -> dict[str, Tensor]:
     ):
         raise CheckpointError(
             f'{source} holds no state dict; expected one by itself or under the key '
-            f"'state_dict' or 'model'"
+            f"'state_dict', 'model' or 'ema_state_dict'"
         )
-    return {k.removeprefix('module.'): v for k, v in loaded.items()}
+    weights = {k: v for k, v in loaded.items() if k not in _AVERAGING_COUNTERS}
+    state_dict = {strip_wrapper_prefixes(k): v for k, v in weights.items()}
+    if len(state_dict) < len(weights):
+        raise CheckpointError(
+            f"{source} holds weights of two models, of which one has the prefix 'module.' or "
+            f"'_orig_mod.': save the state dict of one of them"
+        )
+    return state_dict
+
+
+def load_pretrained(module: nn.Module, checkpoint: str, prefix: str | None = None) -> None:
+    """Load a backbone from a classifier, a detector, a segmentor or a bare backbone.
+
+    Args:
+        module: The backbone.
+        checkpoint: A path or URL that mmengine's `CheckpointLoader` understands.
+        prefix: Prefix of the backbone's keys in the checkpoint; None detects `backbone.`.
+
+    Raises:
+        CheckpointError: If the file cannot be read or does not match the backbone.
+    """
+    loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    state_dict = get_state_dict(loaded, checkpoint)
+    if prefix is None:
+        prefix = 'backbone.' if any(k.startswith('backbone.') for k in state_dict) else ''
+    elif prefix and not prefix.endswith('.'):
+        prefix += '.'
+    state_dict = {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
+    try:
+        _check_complete(module, state_dict)
+        # Not strict: output norms may be new. The check above and the hook below are stricter.
+        module.load_state_dict(state_dict, strict=False)
+    except CheckpointError as error:
+        raise CheckpointError(f'{checkpoint}: {error}') from error
+
+
+def check_before_load(
+    module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any
+) -> None:
+    """Refuse a state dict that would fill only a part of the backbone.
+
+    This is a pre-hook of `load_state_dict`. It therefore also guards `load_from`, `--resume` and
+    testing, where the host loads with `strict=False`. Output norms may be missing (they are new
+    downstream) or left over (from another `out_indices`). A state dict without any weight of the
+    backbone passes, and keys with the prefixes of wrappers are renamed to the module's.
+
+    Args:
+        module: The backbone.
+        state_dict: Weights of the backbone or of a model around it; `load_state_dict` passes a
+            copy.
+        prefix: Prefix of the backbone's keys in `state_dict`.
+
+    Raises:
+        CheckpointError: If the weights are of the other form (training or deploy), or a weight is
+            missing, unexpected or of another shape; names the first few.
+    """
+    names = {strip_wrapper_prefixes(key): key for key in module.state_dict()}
+    outer = strip_wrapper_prefixes(prefix)
+    given: dict[str, Tensor] = {}
+    for key in list(state_dict):
+        plain = strip_wrapper_prefixes(key)
+        if plain.startswith(outer) and plain[len(outer) :] not in _AVERAGING_COUNTERS:
+            name = names.get(plain[len(outer) :], plain[len(outer) :])
+            given[name] = state_dict[key]
+            if name in names.values():
+                state_dict[prefix + name] = state_dict.pop(key)
+    # As built, without what a user added since, such as adapters.
+    weights = cast(frozenset[str], module.weight_names)
+    if not weights.intersection(map(strip_wrapper_prefixes, given)):
+        _check_foreign(module, state_dict, given, prefix)
+        return
+    _check_form(module, given)
+    _check_complete(module, given)
+    _log_loaded(module, given)
+
+
+def describe_differences(
+    own: Mapping[str, Tensor], given: Mapping[str, Tensor], optional: Iterable[str] = ()
+) -> list[str]:
+    """Describe how a state dict differs from a module's, one sentence part per kind.
+
+    Args:
+        own: State dict of the module.
+        given: State dict to load.
+        optional: Keys that only one of them may have.
+    """
+    allowed = set(optional)
+    shapes = [
+        f'{key} {tuple(given[key].shape)} instead of {tuple(own[key].shape)}'
+        for key in own
+        if key in given and given[key].shape != own[key].shape
+    ]
+    kinds = {
+        'missing': [key for key in own if key not in given and key not in allowed],
+        'unexpected': [key for key in given if key not in own and key not in allowed],
+        'of another shape': shapes,
+    }
+    return [
+        f'{len(keys)} {kind}: {join_first(keys, _MAX_KEYS)}' for kind, keys in kinds.items() if keys
+    ]
+
+
+def _check_complete(module: nn.Module, given: Mapping[str, Tensor]) -> None:
+    own = module.state_dict()
+    norms = [key for key in {**own, **given} if _OUTPUT_NORM.fullmatch(key)]
+    name = type(module).__name__
+    if problems := describe_differences(own, given, optional=norms):
+        raise CheckpointError(
+            f'the checkpoint does not fit this {name}, nothing was loaded into it; '
+            f'{"; ".join(problems)}. {_advice(own, given)}'
+        )
+
+
+def _log_loaded(module: nn.Module, given: Mapping[str, Tensor]) -> None:
+    own = module.state_dict()
+    new = [key for key in own if key not in given]
+    norms = ', '.join(sorted({key.split('.')[0] for key in new}))
+    print_log(
+        f'{type(module).__name__}: loaded {len(own) - len(new)} of {len(own)} tensors'
+        f'{norms and f", new: {norms}"}',
+        logger='current',
+    )
+
+
+def _advice(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    if _STEM_INPUT in own and _STEM_INPUT in given:
+        wanted, found = own[_STEM_INPUT].shape, given[_STEM_INPUT].shape
+        if wanted[0] == found[0] and wanted[1] != found[1]:
+            return (
+                f'The checkpoint is for images of {found[1]} channels, and in_channels is '
+                f'{wanted[1]}: set in_channels={found[1]}, or adapt {_STEM_INPUT} in the '
+                f'checkpoint first, for example to one channel by weight.sum(1, keepdim=True).'
+            )
+    return (
+        'Check arch, in_channels and norm_cfg; convert weights in the format of the released code '
+        'with tools/model_converters/convert_checkpoint.py first.'
+    )
+
+
+def _check_form(module: nn.Module, given: Mapping[str, Tensor]) -> None:
+    if _KEPT_KEY not in given:
+        return
+    is_training_form = _FOLDED_KEY in given
+    if module.deployed and is_training_form:
+        raise CheckpointError(
+            'the checkpoint has the training form and this CloFormer the deploy form, nothing was '
+            'loaded into it: load first, then call switch_to_deploy()'
+        )
+    if not module.deployed and not is_training_form:
+        raise CheckpointError(
+            'the checkpoint has the deploy form, which cannot be trained, and this CloFormer the '
+            'training form, nothing was loaded into it: call eval() and switch_to_deploy() before '
+            'loading, or load the checkpoint it was made from'
+        )
+
+
+def _check_foreign(
+    module: nn.Module, state_dict: Mapping[str, Tensor], given: Mapping[str, Tensor], prefix: str
+) -> None:
+    """Refuse weights of another backbone, and a CloFormer's under another prefix."""
+    plain = [strip_wrapper_prefixes(key) for key in state_dict]
+    found = next((key for key in plain if f'.{key}'.endswith(f'.{_KEPT_KEY}')), None)
+    if found is not None:
+        raise CheckpointError(
+            f'the state dict holds the weights of a CloFormer under the prefix '
+            f'{found.removesuffix(_KEPT_KEY)!r}, and they are expected under {prefix!r}; nothing '
+            f'was loaded into it. Rename the keys, or load the file by '
+            f"init_cfg=dict(type='Pretrained', checkpoint=...)"
+        )
+    own = module.state_dict()
+    if prefix and given and not any(key in own for key in given):
+        _check_complete(module, given)

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from mmcloformer import CloFormer
-from tests.archs import SEVERAL_BRANCHES
-from tests.test_models.test_deploy import trained
+from tests.archs import SEVERAL_BRANCHES, randomized
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +20,7 @@ def fresh_compiler():
 @pytest.mark.parametrize('deploy', [False, True])
 @pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
 def test_inference_is_one_graph(deploy, memory_format):
-    backbone = trained().to(memory_format=memory_format)
+    backbone = randomized().to(memory_format=memory_format)
     if deploy:
         backbone.switch_to_deploy()
     image = torch.randn(2, 3, 65, 97).to(memory_format=memory_format)
@@ -50,7 +49,7 @@ def test_training_is_one_graph(with_cp):
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which('g++') is None, reason='inductor needs a C++ compiler')
 def test_inductor_computes_the_same():
-    backbone = trained()
+    backbone = randomized()
     backbone.switch_to_deploy()
     image = torch.randn(1, 3, 64, 96)
     with torch.no_grad():

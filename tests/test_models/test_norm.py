@@ -2,14 +2,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mmcloformer.models.norm import LayerNorm2d
+from mmcloformer.models.norm import GroupNorm1
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
 
 def norm_and_map(affine, layout, shape=(2, 12, 9, 7)):
     torch.manual_seed(0)
-    norm = LayerNorm2d(shape[1], affine)
+    norm = GroupNorm1(shape[1], affine)
     for parameter in norm.parameters():
         torch.nn.init.normal_(parameter, 1)
     x = (3 + 2 * torch.randn(shape)).contiguous(memory_format=layout)
@@ -24,7 +24,7 @@ def test_split_is_groupnorm_in_values_layout_and_gradients(affine, layout):
     upstream = torch.randn_like(x)
     results = []
     for function in (
-        norm.split,
+        norm.normalize_by_reduction,
         lambda x: F.group_norm(x, 1, norm.weight, norm.bias, norm.eps),
     ):
         leaf = x.clone().requires_grad_()
@@ -40,7 +40,7 @@ def test_split_is_groupnorm_in_values_layout_and_gradients(affine, layout):
 def test_split_of_half_precision_does_not_overflow(dtype):
     norm, x = norm_and_map(True, torch.channels_last)
     x = (1000 * x).to(dtype)
-    out = norm.to(dtype).split(x)
+    out = norm.to(dtype).normalize_by_reduction(x)
     assert out.dtype == dtype
     expected = F.group_norm(x.float(), 1, norm.weight.float(), norm.bias.float(), norm.eps)
     torch.testing.assert_close(out.float(), expected, rtol=2e-2, atol=4e-2)
@@ -50,3 +50,25 @@ def test_behind_frozen_layers_its_weights_still_learn():
     norm, x = norm_and_map(True, torch.channels_last)
     norm(x).square().sum().backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in norm.parameters())
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('affine_only', [True, False])
+def test_float64_is_computed_in_float64(layout, affine_only):
+    norm, x = norm_and_map(True, layout, shape=(2, 6, 4, 5))
+    norm, x = norm.double(), x.double()
+    exact = F.group_norm(x, 1, norm.weight, norm.bias, norm.eps)
+    for out in (norm(x), norm.normalize_by_reduction(x)):
+        assert out.dtype == torch.double
+        torch.testing.assert_close(out, exact, rtol=1e-12, atol=1e-12)
+    inputs = (norm.weight, norm.bias) if affine_only else (x.requires_grad_(),)
+    assert torch.autograd.gradcheck(lambda *_: norm(x), inputs)
+
+
+@pytest.mark.parametrize('learns', [True, False])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_autocast_keeps_the_dtype_of_the_input(dtype, learns):
+    norm, x = norm_and_map(True, torch.channels_last)
+    with torch.set_grad_enabled(learns), torch.autocast('cpu', torch.bfloat16):
+        assert norm(x.to(dtype)).dtype == dtype
+        assert norm.normalize_by_reduction(x.to(dtype)).dtype == dtype

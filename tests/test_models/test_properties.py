@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from mmcloformer import CloFormer
 from mmcloformer.models import ARCHS
-from tests.archs import SEVERAL_BRANCHES
-from tests.test_models.test_deploy import trained
+from tests.archs import SEVERAL_BRANCHES, randomized
 
 CASES = 32
 MANY_CASES = 200
@@ -84,7 +83,7 @@ def assert_close(outs, expected, tolerance):
 @torch.no_grad()
 def check_inference(case, deploy=False):
     """A batch in any layout gives what its images give one by one, contiguous."""
-    backbone = case.build(trained)
+    backbone = case.build(randomized)
     if deploy:
         backbone.switch_to_deploy()
     images = case.images()

@@ -1,0 +1,80 @@
+"""Two processes shard a backbone with each `Block` wrapped, and train as one process does."""
+
+import os
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+
+from mmcloformer import CloFormer
+from mmcloformer.models.layers import Block
+from tests.archs import SEVERAL_BRANCHES
+
+
+def build():
+    torch.manual_seed(0)
+    return CloFormer(SEVERAL_BRANCHES, drop_path_rate=0.0, norm_eval=True).train()
+
+
+def image():
+    return torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+
+
+def loss_of(outs):
+    return sum(out.square().mean() for out in outs)
+
+
+def shard_with_fsdp1(backbone):
+    cpu = torch.device('cpu')
+    return FullyShardedDataParallel(
+        backbone, auto_wrap_policy=ModuleWrapPolicy({Block}), device_id=cpu, use_orig_params=True
+    )
+
+
+def shard_with_fsdp2(backbone):
+    mesh = dist.init_device_mesh('cpu', (2,))
+    for module in list(backbone.modules()):
+        if isinstance(module, Block):
+            fully_shard(module, mesh=mesh)
+    return fully_shard(backbone, mesh=mesh)
+
+
+SHARD = dict(fsdp1=shard_with_fsdp1, fsdp2=shard_with_fsdp2)
+
+
+def train_sharded(rank, store, folder, name):
+    torch.set_num_threads(1)
+    dist.init_process_group('gloo', init_method=f'file://{store}', rank=rank, world_size=2)
+    backbone = SHARD[name](build())
+    optimizer = torch.optim.SGD(backbone.parameters(), lr=0.1)
+    losses = []
+    for _ in range(2):
+        loss = loss_of(backbone(image()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    if rank == 0:
+        torch.save(losses, folder / 'losses.pth')
+    dist.barrier()
+    os._exit(0)  # gloo threads occasionally abort during interpreter teardown.
+
+
+@pytest.mark.parametrize('name', SHARD)
+def test_sharded_blocks_train_like_plain_ones(name, tmp_path):
+    plain = build()
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
+    expected = []
+    for _ in range(2):
+        loss = loss_of(plain(image()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        expected.append(loss.item())
+    assert expected[0] != expected[1]
+    mp.spawn(train_sharded, (tmp_path / 'store', tmp_path, name), nprocs=2)
+    losses = torch.load(tmp_path / 'losses.pth', weights_only=True)
+    assert losses == pytest.approx(expected, rel=1e-5)

@@ -1,0 +1,202 @@
+"""What frameworks wrap around modules: hooks, recomputation, replaced layers, transforms."""
+
+import pytest
+import torch
+from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
+    apply_activation_checkpointing,
+)
+from torch.func import functional_call, grad, jvp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_leaves
+
+from mmcloformer import CloFormer
+from mmcloformer.models.layers import AttnConv, Block, CloAttention, ConvFFN, PooledAttention
+from tests.archs import SEVERAL_BRANCHES, randomized
+
+
+@pytest.fixture
+def image():
+    return torch.randn(2, 3, 65, 97, generator=torch.Generator().manual_seed(0))
+
+
+def build(**kwargs):
+    torch.manual_seed(0)
+    return CloFormer(SEVERAL_BRANCHES, **{'drop_path_rate': 0.0, **kwargs})
+
+
+def gradients(backbone, image):
+    sum(out.square().mean() for out in backbone(image)).backward()
+    return [parameter.grad for parameter in backbone.parameters()]
+
+
+def modules_of(backbone, *types):
+    return [module for module in backbone.modules() if isinstance(module, types)]
+
+
+@pytest.mark.parametrize('learns', [True, False])
+@pytest.mark.parametrize('arch', ['xxs', SEVERAL_BRANCHES])
+def test_every_block_is_called_once(arch, learns):
+    backbone = CloFormer(arch).train(learns)
+    blocks = modules_of(backbone, Block)
+    called = []
+    for block in blocks:
+        block.register_forward_hook(lambda module, *_: called.append(module))
+    with torch.set_grad_enabled(learns):
+        backbone(torch.randn(2, 3, 64, 64))
+    assert called == blocks
+
+
+@pytest.mark.parametrize('out_indices', [(0,), (1, 2), (0, 1, 2, 3)])
+@pytest.mark.parametrize('train', [True, False])
+def test_what_a_hook_keeps_stays_as_it_was(image, train, out_indices):
+    backbone = build(out_indices=out_indices).train(train)
+    kept = []
+
+    def keep(module, args, output):
+        kept.extend((x, x.clone()) for x in tree_leaves((args, output)) if torch.is_tensor(x))
+
+    for module in backbone.modules():
+        module.register_forward_hook(keep)
+    backbone(image)
+    assert len(kept) > 50
+    assert all(torch.equal(x, copy) for x, copy in kept)
+
+
+def test_full_backward_hooks_on_every_module(image):
+    hooked, expected = build(), gradients(build(), image)
+    called = set()
+    for module in hooked.modules():
+        module.register_full_backward_pre_hook(lambda module, grads: None)
+        module.register_full_backward_hook(lambda module, *_: called.add(module))
+    assert all(map(torch.equal, gradients(hooked, image), expected))
+    types = (Block, CloAttention, AttnConv, PooledAttention, ConvFFN, nn.Conv2d)
+    assert called >= {*modules_of(hooked, *types)}
+
+
+def test_activation_checkpointing_recomputes_every_block(image):
+    wrapped, expected = build(norm_eval=True), gradients(build(norm_eval=True), image)
+    calls = []
+    blocks = modules_of(wrapped, Block)
+    for block in blocks:
+        block.register_forward_pre_hook(lambda module, *_: calls.append(module))
+    apply_activation_checkpointing(wrapped, check_fn=lambda module: isinstance(module, Block))
+    for found, reference in zip(gradients(wrapped, image), expected):
+        torch.testing.assert_close(found, reference)
+    assert all(calls.count(block) == 2 for block in blocks)
+    wrapped.load_state_dict(build().state_dict())
+
+
+@pytest.mark.parametrize('activation', [nn.Sigmoid(), nn.Softplus(), nn.ReLU(inplace=True)])
+def test_a_replaced_projection_is_differentiated(image, activation):
+    def replace():
+        backbone = build()
+        for module in modules_of(backbone, CloAttention):
+            module.proj = nn.Sequential(module.proj, activation)
+        for module in modules_of(backbone, ConvFFN):
+            module.fc2 = nn.Sequential(module.fc2, activation)
+        return backbone
+
+    backbone = replace().double().eval()
+    parameter = backbone.stages[0][0].attn.proj[0].bias
+    image = image.double()
+
+    def loss():
+        return sum(out.square().mean() for out in backbone(image))
+
+    (slope,) = torch.autograd.grad(loss(), parameter)
+    step = 1e-6 * torch.randn_like(parameter)
+    with torch.no_grad():
+        parameter.add_(step)
+        above = loss()
+        parameter.sub_(2 * step)
+        below = loss()
+    torch.testing.assert_close(above - below, 2 * (slope * step).sum(), rtol=1e-4, atol=1e-12)
+
+
+@pytest.mark.parametrize('name', ['attn', 'ffn', 'norm1', 'norm2'])
+def test_identities_in_place_of_parts_do_not_corrupt_inference(image, name):
+    """A branch that returns its input must not be written over."""
+    backbone = build().eval()
+    for block in modules_of(backbone, Block):
+        if name != 'ffn' or not isinstance(block.shortcut, nn.Sequential):
+            setattr(block, name, nn.Identity())
+    expected = backbone(image)
+    with torch.no_grad():
+        outs = backbone(image)
+    for out, reference in zip(outs, expected):
+        torch.testing.assert_close(out, reference, rtol=1e-4, atol=1e-5)
+
+
+def test_built_on_the_meta_device(image):
+    source = randomized()
+    with torch.device('meta'):
+        backbone = CloFormer(SEVERAL_BRANCHES)
+    assert all(parameter.is_meta for parameter in backbone.parameters())
+    backbone.to_empty(device='cpu')
+    backbone.load_state_dict(source.state_dict())
+    rates = [block.drop_path.drop_prob for block in modules_of(backbone, Block)]
+    assert rates == [block.drop_path.drop_prob for block in modules_of(source, Block)]
+    assert all(map(torch.equal, backbone.eval()(image), source(image)))
+
+
+def test_gradients_per_sample(image):
+    backbone = randomized()
+    parameters = {name: p.detach() for name, p in backbone.named_parameters()}
+
+    def loss(parameters, single):
+        outs = functional_call(backbone, (parameters, dict(backbone.named_buffers())), single[None])
+        return sum(out.square().mean() for out in outs)
+
+    per_sample = vmap(grad(loss), (None, 0))(parameters, image)
+    for index, single in enumerate(image):
+        backbone.zero_grad()
+        loss(dict(backbone.named_parameters()), single).backward()
+        for name, parameter in backbone.named_parameters():
+            error = (per_sample[name][index] - parameter.grad).norm()
+            assert error <= 1e-4 * parameter.grad.norm() + 1e-7, name
+
+
+# torch's fused attention for CPUs has no forward-mode and no second derivative; the plain one has.
+FUSED_LIMITS = (NotImplementedError, RuntimeError)
+
+
+def test_forward_mode_derivative_with_the_plain_attention(image):
+    backbone = randomized().double()
+    image, direction = image.double(), torch.randn_like(image, dtype=torch.double)
+    with pytest.raises(FUSED_LIMITS, match='scaled_dot_product_flash_attention_for_cpu'):
+        jvp(backbone, (image,), (direction,))
+    with sdpa_kernel(SDPBackend.MATH):
+        _, tangents = jvp(backbone, (image,), (direction,))
+        step = 1e-5
+        above, below = backbone(image + step * direction), backbone(image - step * direction)
+    for tangent, high, low in zip(tangents, above, below):
+        torch.testing.assert_close(tangent, (high - low) / (2 * step), rtol=1e-5, atol=1e-6)
+
+
+def test_second_derivative_with_the_plain_attention(image):
+    backbone = randomized().double()
+    parameter = backbone.stem.proj.bias
+
+    def slope():
+        loss = sum(out.square().mean() for out in backbone(image.double()))
+        return torch.autograd.grad(loss, parameter, create_graph=True)[0].square().sum()
+
+    with pytest.raises(FUSED_LIMITS, match='scaled_dot_product_flash_attention_for_cpu'):
+        torch.autograd.grad(slope(), parameter)
+    with sdpa_kernel(SDPBackend.MATH):
+        (curvature,) = torch.autograd.grad(slope(), parameter)
+        step = 1e-5 * torch.randn_like(parameter)
+        parameter.data += step
+        above = slope()
+        parameter.data -= 2 * step
+        torch.testing.assert_close(
+            above - slope(), 2 * (curvature * step).sum(), rtol=1e-3, atol=1e-12
+        )
+
+
+def test_torch_export(image):
+    backbone = randomized()
+    program = torch.export.export(backbone, (image,))
+    for out, expected in zip(program.module()(image), backbone(image)):
+        torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
