@@ -14,10 +14,10 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 
-from mmcloformer.checkpoint import read_checkpoint
+from mmcloformer.checkpoint import read_checkpoint, reading
 from mmcloformer.errors import CheckpointError
 from tests.conftest import ROOT, TOOLS, coco_options
-from tests.test_checkpoint.test_reading import Payload
+from tests.payload import Payload
 from tests.tiny import write_detector
 
 HIDING_PLACES = {
@@ -190,9 +190,10 @@ def test_names_that_stand_for_addresses(tmp_path, monkeypatch, served, bad, sche
 
 def test_object_stores(monkeypatch, bad):
     store = SimpleNamespace(get=lambda name: bad.read_bytes())
-    monkeypatch.setattr(mmengine.runner.checkpoint, 'get_file_backend', lambda *_, **__: store)
-    with pytest.raises(pickle.UnpicklingError):
-        CheckpointLoader.load_checkpoint('s3://bucket/bad.pth')
+    monkeypatch.setattr(reading, 'get_file_backend', lambda *_, **__: store)
+    for scheme in ('s3', 'petrel', 'cluster:s3'):
+        with pytest.raises(CheckpointError, match=f'{scheme}://bucket/bad.pth is refused'):
+            CheckpointLoader.load_checkpoint(f'{scheme}://bucket/bad.pth')
 
 
 def test_a_config_in_a_checkpoint_is_not_run(run, config, whole, touched, tmp_path):
