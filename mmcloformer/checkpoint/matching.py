@@ -1,4 +1,4 @@
-"""Comparing a checkpoint with a whole model."""
+"""Compares a checkpoint with a whole model."""
 
 from collections.abc import Mapping
 
@@ -10,11 +10,11 @@ from .reading import read_checkpoint
 
 
 def check_whole_state(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
-    """Refuse a state dict that does not fill the whole model, or holds more.
+    """Raise an error unless a state dict has exactly the keys and shapes of a model.
 
     Args:
         model: A detector, segmentor or classifier.
-        state_dict: Weights for it.
+        state_dict: Weights to compare.
 
     Raises:
         CheckpointError: If keys or shapes differ; names the first few.
@@ -23,13 +23,13 @@ def check_whole_state(model: nn.Module, state_dict: Mapping[str, Tensor]) -> Non
     given = {key: tuple(value.shape) for key, value in state_dict.items()}
     wrong = sorted(key for key in own.keys() | given.keys() if own.get(key) != given.get(key))
     if wrong:
-        listed = '; '.join(
+        examples = '; '.join(
             f'{key}: model {own.get(key, "has none")}, checkpoint {given.get(key, "has none")}'
             for key in wrong[:5]
         )
         raise CheckpointError(
             f'the checkpoint is not of this config: {len(wrong)} of {len(own)} tensors '
-            f'differ ({listed}). Use the config it was trained with.'
+            f'differ ({examples}). Use the config it was trained with.'
         )
 
 
@@ -37,6 +37,6 @@ def read_state_dict(filename: str) -> dict[str, Tensor]:
     """Read the weights of a checkpoint file on disk.
 
     Raises:
-        CheckpointError: If it cannot be read or holds none.
+        CheckpointError: If it cannot be read or holds no weights.
     """
     return get_state_dict(read_checkpoint(filename), filename)
