@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import CheckpointError, join_first
+from ..errors import CheckpointError, ConfigError, join_first
 from ..models import ARCHS, Arch, CloFormer
 from ..models.archs import NUM_STAGES
 
@@ -86,16 +86,18 @@ def convert_checkpoint(released: Mapping[str, Tensor]) -> dict[str, Any]:
     head = state_dict['head.fc.weight']
 
     arch = infer_arch(state_dict)
-    backbone = CloFormer(
-        arch=arch._asdict(),
-        in_channels=state_dict['backbone.stem.conv1.0.weight'].shape[1],
-        out_indices=(NUM_STAGES - 1,),
-    )
+    stem = _conv_weight(state_dict, 'backbone.stem.conv1.0.weight')
+    try:
+        backbone = CloFormer(
+            arch=arch._asdict(), in_channels=stem.shape[1], out_indices=(NUM_STAGES - 1,)
+        )
+    except ConfigError as error:
+        raise CheckpointError(f'the shapes of the weights are of no CloFormer: {error}') from error
     prefix = 'backbone.'
     backbone.load_state_dict(
         {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
     )
-    if head.shape != (state_dict['head.fc.bias'].shape[0], arch.embed_dims[-1]):
+    if head.shape != (*state_dict['head.fc.bias'].shape[:1], arch.embed_dims[-1]):
         raise CheckpointError(
             f'head.weight has the shape {tuple(head.shape)}, expected (classes, '
             f'{arch.embed_dims[-1]}) with as many classes as head.bias'
@@ -114,7 +116,8 @@ def infer_arch(state_dict: Mapping[str, Tensor]) -> Arch:
         state_dict: Weights with the names of this package.
 
     Raises:
-        CheckpointError: If whole stages or branches are missing.
+        CheckpointError: If whole stages or branches are missing, or a weight that is read has not
+            the shape of a convolution.
     """
     dims, depths, widths, kernels = [], [], [], []
     for stage in range(NUM_STAGES):
@@ -125,15 +128,15 @@ def infer_arch(state_dict: Mapping[str, Tensor]) -> Arch:
         }
         attn = f'backbone.stages.{stage}.0.attn.'
         convs: list[Tensor] = []
-        while (conv := state_dict.get(f'{attn}local.{len(convs)}.dwconv.weight')) is not None:
-            convs.append(conv)
-        proj = state_dict.get(f'{attn}proj.weight')
-        if proj is None:
-            raise CheckpointError(f'weights are missing: {attn}proj.weight')
-        query = state_dict.get(f'{attn}pooled.q.weight')
-        dims.append(proj.shape[0])
+        while (key := f'{attn}local.{len(convs)}.dwconv.weight') in state_dict:
+            convs.append(_conv_weight(state_dict, key))
+        query = f'{attn}pooled.q.weight'
+        num_pooled = _conv_weight(state_dict, query).shape[0] if query in state_dict else 0
+        dims.append(_conv_weight(state_dict, f'{attn}proj.weight').shape[0])
         depths.append(len(blocks))
-        widths.append((*(c.shape[0] // 3 for c in convs), 0 if query is None else query.shape[0]))
+        widths.append((*(c.shape[0] // 3 for c in convs), num_pooled))
+        if not any(widths[-1]):
+            raise CheckpointError(f'{attn}local and {attn}pooled have no weights')
         kernels.append(tuple(c.shape[-1] for c in convs))
 
     for arch in ARCHS.values():
@@ -150,6 +153,17 @@ def infer_arch(state_dict: Mapping[str, Tensor]) -> Arch:
         kernel_sizes=tuple(kernels),
         drop_path_rate=0.0,
     )
+
+
+def _conv_weight(state_dict: Mapping[str, Tensor], key: str) -> Tensor:
+    if key not in state_dict:
+        raise CheckpointError(f'weights are missing: {key}')
+    weight = state_dict[key]
+    if weight.ndim != 4 or not weight.numel():
+        raise CheckpointError(
+            f'{key} has the shape {tuple(weight.shape)}, expected the weight of a convolution'
+        )
+    return weight
 
 
 def _widths(arch: Arch, stage: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -110,7 +110,7 @@ def test_getattr_reaches_nothing_but_the_statistics(tmp_path):
 
 
 def test_imported_last_it_still_guards(tmp_path):
-    """A script of the user's own imports the host first."""
+    """A user's script may import the host first."""
     path = tmp_path / 'bad.pth'
     torch.save(dict(state_dict=Payload(tmp_path / 'touched')), path)
     code = (

@@ -1,4 +1,4 @@
-"""No tool runs code that a checkpoint carries, wherever it lies and however it is asked for."""
+"""No tool runs code from a checkpoint, wherever the code is and however the file is named."""
 
 import copy
 import functools
@@ -60,7 +60,7 @@ def run(config):
 
 @pytest.fixture(scope='module')
 def whole(run, config, tmp_path_factory):
-    """All that a run saves, after four iterations."""
+    """The checkpoint of a run of four iterations, with everything that a run saves."""
     work_dir = tmp_path_factory.mktemp('trained')
     assert run('train.py', config, '--work-dir', work_dir) == 0
     return read_checkpoint(work_dir / 'epoch_1.pth')
@@ -68,7 +68,7 @@ def whole(run, config, tmp_path_factory):
 
 @pytest.fixture
 def touched(tmp_path):
-    """What the code would make; it never may."""
+    """The folder that the code would create."""
     path = tmp_path / 'touched'
     yield path
     assert not path.exists()
@@ -76,7 +76,7 @@ def touched(tmp_path):
 
 @pytest.fixture
 def bad(whole, touched, tmp_path):
-    """A checkpoint that is whole but for the code in its depth."""
+    """A complete checkpoint with code in a nested list."""
     checkpoint = copy.deepcopy(whole)
     HIDING_PLACES['message hub'](checkpoint, Payload(touched))
     path = tmp_path / 'bad.pth'
@@ -107,7 +107,7 @@ DEMO = ROOT / 'configs' / 'demo' / 'retinanet_cloformer_xxs_shapes.py'
 
 
 def arguments(way, config, shapes, bad, work_dir):
-    """How a user asks for a checkpoint."""
+    """Command line of a tool that loads the checkpoint."""
     init_cfg = dict(type='Pretrained', checkpoint=str(bad))
     train = ['train.py', config, '--work-dir', work_dir]
     if way == 'test':
@@ -142,9 +142,10 @@ model = dict(
 """
 
 
-WAYS = ['test', 'convert', 'resume']
 WAYS = [
-    *WAYS,
+    'test',
+    'convert',
+    'resume',
     'predict',
     'visualize',
     'resume the last',
@@ -197,7 +198,7 @@ def test_object_stores(monkeypatch, bad):
 
 
 def test_a_config_in_a_checkpoint_is_not_run(run, config, whole, touched, tmp_path):
-    """mmengine does so to resume, with what old checkpoints hold as `config`."""
+    """When it resumes, mmengine runs the `config` of old checkpoints."""
     code = f'import os\nos.mkdir({str(touched)!r})\n'
     checkpoint = copy.deepcopy(whole)
     checkpoint['meta'].update(config=code)
@@ -209,7 +210,7 @@ def test_a_config_in_a_checkpoint_is_not_run(run, config, whole, touched, tmp_pa
 
 
 class Built:
-    """Unpickling this calls a function that read_checkpoint allows."""
+    """Unpickling this calls a function that `read_checkpoint` allows."""
 
     def __init__(self, *call):
         self.call = call
@@ -219,7 +220,7 @@ class Built:
 
 
 def test_a_config_disguised_is_refused(tmp_path):
-    """A numpy record answers to names as a dict does, and has no keys to drop."""
+    """A numpy record can be indexed by names like a dict, but has no keys to remove."""
     record = np.array((1, 1, 'config'), 'i8, i8, U6')[()]
     rebuild = record.__reduce__()[0]
     meta = Built(rebuild, (Built(np.dtype, (record.dtype.descr,)), record.tobytes()))
@@ -264,7 +265,7 @@ def test_bytes_are_never_taken_for_objects(tmp_path, forged):
 
 
 def test_whole_numbers_and_arrays_stay(tmp_path):
-    """And what is saved of them again is numpy's own."""
+    """Saved again, they are numpy's own types."""
     values = [np.float64(0.5), np.int64(-3), np.bool_(True), np.arange(6.0).reshape(2, 3)]
     values.append(np.asfortranarray(values[-1]))
     path, again = tmp_path / 'one.pth', tmp_path / 'two.pth'

@@ -1,4 +1,4 @@
-"""How the stand-in comes into place, and when it stays away."""
+"""When the stand-in is installed, and what installing it changes."""
 
 import importlib.util
 import pkgutil
