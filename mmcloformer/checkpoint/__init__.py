@@ -1,4 +1,4 @@
-"""Reading checkpoints safely, comparing them with a model, converting and publishing them."""
+"""Reads checkpoints safely, compares them with a model, converts, saves and publishes them."""
 
 from ..models.loading import get_state_dict
 from .matching import check_whole_state, read_state_dict

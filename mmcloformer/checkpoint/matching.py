@@ -10,11 +10,11 @@ from .reading import read_checkpoint
 
 
 def check_whole_state(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
-    """Refuse a state dict that does not match the whole model.
+    """Raise an error unless a state dict has exactly the keys and shapes of a model.
 
     Args:
         model: A detector, segmentor or classifier.
-        state_dict: Weights to load into it.
+        state_dict: Weights to compare.
 
     Raises:
         CheckpointError: If keys or shapes differ; names the first few.

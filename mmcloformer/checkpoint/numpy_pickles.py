@@ -1,7 +1,7 @@
-"""What stands in for numpy's own unpickling: plain numbers and arrays of them, nothing else.
+"""Replacements for numpy's unpickling that build plain numbers and arrays of numbers only.
 
-numpy trusts a pickle: a dtype whose state is forged lets an array take bytes of the file for
-addresses of objects. Here every dtype is one of a few, and bytes are as many as they should be.
+numpy trusts a pickle: with a forged dtype state, an array interprets bytes of the file as addresses
+of objects. The replacements accept a few dtypes, and check the number of bytes.
 """
 
 import math
@@ -16,11 +16,11 @@ _STATES = [(3, order, None, None, None, -1, -1, 0) for order in ('<', '|')]
 
 
 class SafeDtype:
-    """For `numpy.dtype`.
+    """Replaces `numpy.dtype`.
 
     Args:
         code: Kind and size of a number.
-        flags: numpy's `align` and `copy`, of no matter here.
+        flags: numpy's `align` and `copy`, ignored.
     """
 
     def __init__(self, code: str, *flags: Any) -> None:
@@ -34,10 +34,10 @@ class SafeDtype:
 
 
 class SafeArray(np.ndarray[Any, Any]):
-    """For `numpy.ndarray`, which it is to all who use it and when it is pickled again."""
+    """Replaces `numpy.ndarray`; pickling it again gives an ordinary array."""
 
     def __new__(cls) -> 'SafeArray':
-        """Make an empty one; what it holds comes as its state."""
+        """Return an empty array; `__setstate__` receives its content."""
         return super().__new__(cls, (0,), np.uint8)
 
     def __setstate__(self, state: Any) -> None:
@@ -45,7 +45,7 @@ class SafeArray(np.ndarray[Any, Any]):
         items = math.prod(shape)
         plain = type(dtype) is SafeDtype and isinstance(data, bytes)
         if not plain or len(data) != items * dtype.dtype.itemsize:
-            raise pickle.UnpicklingError('numpy.ndarray of other bytes than its shape takes')
+            raise pickle.UnpicklingError('numpy.ndarray of a size that does not match its shape')
         super().__setstate__((1, shape, dtype.dtype, fortran, data))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -53,27 +53,27 @@ class SafeArray(np.ndarray[Any, Any]):
 
 
 def safe_reconstruct(kind: type, shape: Sequence[int], code: bytes) -> SafeArray:
-    """For `numpy.core.multiarray._reconstruct`, which numpy calls for an empty array."""
+    """Replaces `numpy.core.multiarray._reconstruct`, which makes an empty array."""
     if kind is not SafeArray:
         raise pickle.UnpicklingError(f'numpy.ndarray of {kind!r:.40}')
     return SafeArray()
 
 
 def safe_scalar(dtype: SafeDtype, data: bytes) -> np.generic:
-    """For `numpy.core.multiarray.scalar`."""
+    """Replaces `numpy.core.multiarray.scalar`."""
     if type(dtype) is not SafeDtype or len(data) != dtype.dtype.itemsize:
-        raise pickle.UnpicklingError('numpy.scalar of other bytes than its type takes')
+        raise pickle.UnpicklingError('numpy.scalar of a size that does not match its type')
     number: np.generic = np.frombuffer(data, dtype.dtype)[0]
     return number
 
 
-# By the names that pickles have: numpy 2 moved the two functions.
+# Replacement, and the name in pickles. numpy 2 moved the two functions.
 SAFE_NUMPY = [
     (SafeDtype, 'numpy.dtype'),
     (SafeArray, 'numpy.ndarray'),
     *(
-        (stand_in, f'numpy.{core}.multiarray.{name}')
+        (replacement, f'numpy.{core}.multiarray.{name}')
         for core in ('core', '_core')
-        for stand_in, name in ((safe_reconstruct, '_reconstruct'), (safe_scalar, 'scalar'))
+        for replacement, name in ((safe_reconstruct, '_reconstruct'), (safe_scalar, 'scalar'))
     ),
 ]

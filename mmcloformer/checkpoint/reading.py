@@ -1,111 +1,132 @@
 """Reading checkpoints without ever running code from them."""
 
+import io
 import pickle
 import re
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import torch
+from mmengine.fileio import get_file_backend
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import CheckpointLoader, checkpoint
 
 from ..errors import CheckpointError
+from .downloading import download_once
 from .numpy_pickles import SAFE_NUMPY
 
 
-def _statistic(owner: Any, name: str) -> Any:
-    """Stand in for `getattr`, which a HistoryBuffer's pickle calls for its own statistics; the
-    real one would let a file reach into any object."""
+def _history_buffer_getattr(owner: Any, name: str) -> Any:
+    """Replace `getattr`, which pickles of HistoryBuffer call to find its own statistics.
+
+    The builtin would let a file reach any attribute of any object.
+    """
     if owner is not HistoryBuffer or name.startswith('_'):
         raise pickle.UnpicklingError(f'getattr of {name!r}')
     return getattr(HistoryBuffer, name)
 
 
-# What mmengine's own checkpoints hold besides tensors and plain containers: the message hub's
-# histories, and the numbers and arrays inside them.
-_MMENGINE_TYPES = [HistoryBuffer, (_statistic, 'builtins.getattr'), *SAFE_NUMPY]
-# What a refusal of torch's or of ours names.
-_REFUSED = re.compile(r'GLOBAL \S+|getattr of \S+|numpy\.\w+ of [^\n]*')
+# Types in mmengine's own checkpoints besides tensors and plain containers: the histories of the
+# message hub, and the numbers and arrays inside them.
+_MMENGINE_TYPES = [
+    HistoryBuffer,
+    (_history_buffer_getattr, 'builtins.getattr'),
+    *SAFE_NUMPY,
+]
+# The part of an error message that names the refused object, from torch or from this package.
+_REFUSED_OBJECT = re.compile(r'GLOBAL \S+|getattr of \S+|numpy\.\w+ of [^\n]*')
 
 
 def read_checkpoint(filename: str | Path, map_location: Any = 'cpu') -> Any:
-    """Read a `.pth` or `.safetensors` file; a pickle may hold tensors, plain containers and
-    the types that mmengine saves, and nothing else.
+    """Read a `.pth` or `.safetensors` file.
+
+    A `.pth` file may hold tensors, plain containers and the types that mmengine saves.
 
     Args:
         filename: File on disk.
-        map_location: Where tensors go, as for `torch.load`.
+        map_location: Device of the tensors, as for `torch.load`.
 
     Raises:
-        CheckpointError: If the file is absent, cut short, no checkpoint, or holds objects that
-            would need code to be run.
+        CheckpointError: If the file does not exist, is truncated or damaged, is not a checkpoint,
+            or holds objects that could only be loaded by running code.
     """
     path = Path(filename).expanduser()
     if not path.is_file():
         raise CheckpointError(f'checkpoint {path} does not exist')
     if path.suffix == '.safetensors':
         return _read_safetensors(path, map_location)
-    try:
-        return _load(path, map_location)
-    except pickle.UnpicklingError as error:
-        if not (reason := _REFUSED.search(str(error))):
-            raise _damaged(path, error) from error
-        raise CheckpointError(
-            f'checkpoint {path} is refused: it holds objects other than weights, and loading '
-            f'them would run code from the file. Ask its author for a state dict, or save one '
-            f'from a process you trust. ({reason[0]})'
-        ) from error
-    except Exception as error:  # Damage can raise any, in torch and below it.
-        raise _damaged(path, error) from error
+    return _read_pickle(path, map_location, str(path))
 
 
-def register_safe_loading() -> None:
-    """Make every checkpoint that mmengine loads (`init_cfg`, `load_from`, `--resume`, testing),
-    wherever from, go through `read_checkpoint`'s rules.
+# The functions below replace mmengine's own, see `mmcloformer.compat.patches`. mmengine logs
+# `loader.__name__[10:]` as the name of the backend, so their names begin with `load_from_`.
 
-    Upstream mmengine cannot resume on torch >= 2.6, where `weights_only` is the default; the
-    maintained fork falls back to unsafe loading on a refusal, and both load downloads unsafely.
-    This replaces all of that.
+
+def load_from_local(filename: str, map_location: Any = None) -> Any:
+    """Read a file for mmengine; the arguments and errors are those of `read_checkpoint`."""
+    return _drop_config(read_checkpoint(filename, map_location))
+
+
+def load_from_http(
+    filename: str, map_location: Any = None, model_dir: str | None = None, progress: bool = False
+) -> Any:
+    """Download a file, once per job, and read it for mmengine.
+
+    Args:
+        filename: An `http://` or `https://` URL.
+        map_location: Device of the tensors, as for `torch.load`.
+        model_dir: Folder of downloaded files; by default that of `torch.hub`.
+        progress: Part of mmengine's signature; there is no progress bar.
+
+    Raises:
+        CheckpointError: If the file cannot be downloaded, or `read_checkpoint` refuses it.
     """
-    CheckpointLoader.register_scheme('', _load_from_local, force=True)
-    CheckpointLoader.register_scheme(('http://', 'https://'), _load_from_http, force=True)
-    # `torchvision://`, `open-mmlab://` and `mmcls://` look up an address and call the first;
-    # what is left, `s3://` and its like, calls the second in the maintained fork.
-    checkpoint.load_from_http = _load_from_http
-    checkpoint._safe_torch_load = _load_for_mmengine
+    return load_from_local(str(download_once(filename, model_dir)), map_location)
 
 
-# mmengine logs `loader.__name__[10:]` as the backend's name.
-def _load_from_local(filename: str, map_location: Any = None) -> Any:
-    return _without_config(read_checkpoint(filename, map_location))
+def load_from_object_store(filename: str, map_location: Any = None, backend: str = 'petrel') -> Any:
+    """Read an object of an `s3://` or `petrel://` store for mmengine.
+
+    Args:
+        filename: Name of the object, with the scheme.
+        map_location: Device of the tensors, as for `torch.load`.
+        backend: Name of mmengine's file backend.
+
+    Raises:
+        CheckpointError: If the content is damaged, or holds objects that would run code.
+    """
+    content = get_file_backend(filename, backend_args=dict(backend=backend)).get(filename)
+    return _drop_config(_read_pickle(io.BytesIO(content), map_location, filename))
 
 
-def _load_from_http(filename: str, map_location: Any = None) -> Any:
-    target = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(filename).path).name)
-    if not target.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(filename, str(target))
-    return _load_from_local(str(target), map_location)
+def safe_torch_load(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
+    """Read a path or an open file for mmengine.
+
+    Args:
+        file: Path or binary file.
+        map_location: Device of the tensors, as for `torch.load`.
+        weights_only: Part of mmengine's signature; always treated as True.
+
+    Raises:
+        CheckpointError: If the content is damaged, or holds objects that would run code.
+    """
+    name = str(file) if isinstance(file, (str, Path)) else getattr(file, 'name', 'in memory')
+    return _drop_config(_read_pickle(file, map_location, name))
 
 
-def _load_for_mmengine(file: Any, map_location: Any = None) -> Any:
-    return _without_config(_load(file, map_location))
-
-
-def _load(file: Any, map_location: Any) -> Any:
-    with torch.serialization.safe_globals(_MMENGINE_TYPES):
-        return torch.load(file, map_location=map_location, weights_only=True)
-
-
-def _without_config(loaded: Any) -> Any:
-    """Drop the text of a config, which mmengine would run as Python when it resumes. Only
-    checkpoints older than mmengine hold one under this key."""
-    if isinstance(loaded, dict) and 'meta' in loaded:
-        if not isinstance(loaded['meta'], dict):
-            raise CheckpointError(f'a checkpoint whose meta is {type(loaded["meta"])} is refused')
-        loaded['meta'].pop('config', None)
-    return loaded
+def _read_pickle(file: Any, map_location: Any, name: str) -> Any:
+    try:
+        with torch.serialization.safe_globals(_MMENGINE_TYPES):
+            return torch.load(file, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        if not (refused := _REFUSED_OBJECT.search(str(error))):
+            raise _damaged(name, error) from error
+        raise CheckpointError(
+            f'checkpoint {name} is refused: it holds objects other than weights, and loading '
+            f'them would run code from the file. Ask its author for a state dict, or save one '
+            f'from a process you trust. ({refused[0]})'
+        ) from error
+    except Exception as error:  # A damaged file can raise any error, in torch and below it.
+        raise _damaged(name, error) from error
 
 
 def _read_safetensors(path: Path, map_location: Any) -> Any:
@@ -116,14 +137,29 @@ def _read_safetensors(path: Path, map_location: Any) -> Any:
     try:
         return load_file(path, device=str(device))
     except SafetensorError as error:
-        raise _damaged(path, error) from error
+        raise _damaged(str(path), error) from error
 
 
-def _damaged(path: Path, error: Exception) -> CheckpointError:
-    # Not torch's advice to load it unsafely.
-    unpickling = isinstance(error, pickle.UnpicklingError)
-    reason = 'no pickle of weights' if unpickling else str(error) or type(error).__name__
+def _drop_config(loaded: Any) -> Any:
+    """Remove the text of a config, which mmengine would run as Python code when it resumes.
+
+    Only checkpoints older than mmengine have one under this key.
+    """
+    if isinstance(loaded, dict) and 'meta' in loaded:
+        if not isinstance(loaded['meta'], dict):
+            raise CheckpointError(
+                f'a checkpoint is refused: meta is {type(loaded["meta"]).__name__}, expected dict'
+            )
+        loaded['meta'].pop('config', None)
+    return loaded
+
+
+def _damaged(name: str, error: Exception) -> CheckpointError:
+    # The text of torch's UnpicklingError recommends weights_only=False, so it is left out.
+    is_pickle_error = isinstance(error, pickle.UnpicklingError)
+    reason = 'not a pickle of weights' if is_pickle_error else str(error) or type(error).__name__
     return CheckpointError(
-        f'checkpoint {path} cannot be read: it is damaged, cut short or no checkpoint. Use an '
-        f'earlier one of the same run, or download it again. ({reason.splitlines()[0]})'
+        f'checkpoint {name} cannot be read: it is damaged, truncated or not a checkpoint. Use an '
+        f'earlier one of the same run, or delete it and download it again. '
+        f'({reason.splitlines()[0]})'
     )

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.runner import CheckpointLoader
 from safetensors.torch import save
 
 from ..errors import CheckpointError
@@ -16,11 +15,6 @@ from .saving import write_whole
 SCHEME = 'mmcloformer://'
 FOLDER = Path(__file__).parents[1] / 'weights'
 _BACKBONE = 'backbone.'
-
-
-def register_shipped_weights() -> None:
-    """Let mmengine load `mmcloformer://NAME`, in `init_cfg` as elsewhere."""
-    CheckpointLoader.register_scheme(SCHEME, _load_from_package, force=True)
 
 
 def publish(checkpoint: str | Path, name: str, folder: Path = FOLDER) -> Path:
@@ -62,8 +56,8 @@ def publish(checkpoint: str | Path, name: str, folder: Path = FOLDER) -> Path:
     return path
 
 
-# mmengine logs `loader.__name__[10:]` as the backend's name.
-def _load_from_package(filename: str, map_location: Any = None) -> Any:
+def load_from_package(filename: str, map_location: Any = None) -> Any:
+    """Read `mmcloformer://NAME` for mmengine."""
     name = filename.removeprefix(SCHEME)
     shipped = {path.stem: path for path in FOLDER.glob('*.safetensors')}
     if name not in shipped:

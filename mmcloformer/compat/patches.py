@@ -1,48 +1,125 @@
-"""Every mend of the host packages, in one place; each is applied when mmcloformer is imported
-and changes nothing on disk."""
+"""All monkeypatches that mmcloformer applies to mmengine and mmcv."""
 
+import os
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
+from typing import Any
 
-from mmengine.config import config
 from mmengine.config import utils as config_utils
-from mmengine.hub import hub
 
-from ..checkpoint.reading import register_safe_loading
-from ..checkpoint.shipped import register_shipped_weights
-from .mmcv_ops import install_mmcv_ops
+from ..checkpoint import reading, shipped
+from .mmcv_ops import install
+from .patch import Patch
 
+_CHECKPOINT = 'mmengine.runner.checkpoint'
+_SCHEMES = f'{_CHECKPOINT}.CheckpointLoader._schemes'
 
-def apply_mends() -> None:
-    """Apply all mends; doing so again changes nothing."""
-    install_mmcv_ops()
-    name_mmseg()
-    name_mmcloformer()
-    register_safe_loading()
-    register_shipped_weights()
+_split_config_path = config_utils._get_package_and_cfg_path
 
 
-def name_mmseg() -> None:
-    """Let `_base_ = 'mmseg::...'` find mmsegmentation as the maintained fork installs it.
-
-    mmengine looks the configs up by the distribution's name, `mmsegmentation`, which the fork
-    publishes under another one; by the module's name they are found.
-    """
+def _mmseg_name() -> Iterator[tuple[str, Any]]:
     try:
         distribution('mmsegmentation')
     except PackageNotFoundError:
-        config_utils.MODULE2PACKAGE['mmseg'] = 'mmseg'
+        yield 'mmengine.config.utils.MODULE2PACKAGE[mmseg]', 'mmseg'
 
 
-def name_mmcloformer() -> None:
-    """Let `_base_ = 'mmcloformer::NAME.py'` find the configs that are installed with this
-    package; mmengine knows its own family's names only, and only configs in folders."""
-    config_utils.MODULE2PACKAGE['mmcloformer'] = 'mmcloformer'
-    for module in (config, hub):
-        module._get_package_and_cfg_path = _split_config_path
-
-
-def _split_config_path(path: str) -> tuple[str, str]:
+def _split_config_path_or_ours(path: str) -> tuple[str, str]:
     package, _, name = path.partition('::')
     if package == 'mmcloformer':
         return package, name
-    return config_utils._get_package_and_cfg_path(path)
+    return _split_config_path(path)
+
+
+_CONFIG_PATHS = {
+    'mmengine.config.config._get_package_and_cfg_path': _split_config_path_or_ours,
+    'mmengine.hub.hub._get_package_and_cfg_path': _split_config_path_or_ours,
+}
+_SAFE_LOADERS = {
+    f'{_SCHEMES}[]': reading.load_from_local,
+    f'{_SCHEMES}[http://]': reading.load_from_http,
+    f'{_SCHEMES}[https://]': reading.load_from_http,
+    rf'{_SCHEMES}[(\S+\:)?s3://]': reading.load_from_object_store,
+    rf'{_SCHEMES}[(\S+\:)?petrel://]': reading.load_from_object_store,
+    # `torchvision://`, `open-mmlab://` and `mmcls://` look up a URL and call this function.
+    f'{_CHECKPOINT}.load_from_http': reading.load_from_http,
+    # The maintained fork's other loaders call this one; upstream has none of this name.
+    f'{_CHECKPOINT}._safe_torch_load': reading.safe_torch_load,
+}
+_SHIPPED_WEIGHTS = {f'{_SCHEMES}[{shipped.SCHEME}]': shipped.load_from_package}
+
+SAFE_LOADING = Patch(
+    name='safe loading',
+    why=(
+        'Make every checkpoint that mmengine loads go through the rules of `read_checkpoint`. '
+        'Upstream mmengine cannot resume on torch >= 2.6, where weights_only is the default; the '
+        'maintained fork loads a refused file again with weights_only=False, and both load '
+        'downloads unsafely.'
+    ),
+    replaces=tuple(_SAFE_LOADERS),
+    replacements=_SAFE_LOADERS.items,
+)
+
+PATCHES = [
+    Patch(
+        name='mmcv operators',
+        why=(
+            'Let mmcv, and the packages that import mmcv.ops, run without the compiled extension '
+            'module mmcv._ext: mmcv has no wheels for current torch versions.'
+        ),
+        replaces=install.REPLACES,
+        replacements=install.replacements,
+    ),
+    Patch(
+        name='mmseg configs',
+        why=(
+            "Let `_base_ = 'mmseg::...'` find the maintained fork's mmsegmentation. mmengine "
+            'looks for the distribution name mmsegmentation, and the fork has another one; it is '
+            'found by the name of its module.'
+        ),
+        replaces=('mmengine.config.utils.MODULE2PACKAGE[mmseg]',),
+        replacements=_mmseg_name,
+    ),
+    Patch(
+        name='mmcloformer configs',
+        why=(
+            "Let `_base_ = 'mmcloformer::NAME.py'` find the configs installed with this package. "
+            'mmengine accepts only the names of its own packages, and only configs in folders.'
+        ),
+        replaces=tuple(_CONFIG_PATHS),
+        replacements=_CONFIG_PATHS.items,
+    ),
+    SAFE_LOADING,
+    Patch(
+        name='shipped weights',
+        why="Let mmengine load 'mmcloformer://NAME', the weights installed with this package.",
+        replaces=tuple(_SHIPPED_WEIGHTS),
+        replacements=_SHIPPED_WEIGHTS.items,
+    ),
+]
+"""Patches in the order in which `import mmcloformer` applies them.
+
+Each one changes a host for the whole process. A patch of a single object, such as one Runner,
+also belongs in this package, but is applied by the code that builds the object and is not listed
+here.
+"""
+
+
+def apply_patches() -> None:
+    """Apply all patches; applying them again changes nothing.
+
+    The patch for safe loading is left out if the environment variable `MMCLOFORMER_SAFE_LOADING`
+    is `0` (docs/security.md).
+    """
+    for patch in PATCHES:
+        if patch is not SAFE_LOADING or os.environ.get('MMCLOFORMER_SAFE_LOADING') != '0':
+            patch.apply()
+
+
+def undo_patches() -> None:
+    """Put every replaced object back; doing so again changes nothing.
+
+    Modules that were imported while mmcv's operators were patched keep them.
+    """
+    for patch in reversed(PATCHES):
+        patch.undo()

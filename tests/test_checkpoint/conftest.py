@@ -1,15 +1,57 @@
-import functools
+import contextlib
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 
+class Server(ThreadingHTTPServer):
+    """Serves a folder on 127.0.0.1.
+
+    Attributes:
+        requests: Paths requested so far.
+        url: Address of the folder.
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.requests = []
+        super().__init__(('127.0.0.1', 0), Handler)
+        self.url = f'http://127.0.0.1:{self.server_port}'
+
+
+class Handler(SimpleHTTPRequestHandler):
+    def __init__(self, request, address, server):
+        super().__init__(request, address, server, directory=server.folder)
+
+    def do_GET(self):
+        self.server.requests.append(self.path)
+        if self.path.startswith('/truncated/'):
+            self.send_response(200)
+            self.send_header('Content-Length', '1000')
+            self.end_headers()
+            self.wfile.write(bytes(10))
+        elif self.path.startswith('/stalled/'):
+            with contextlib.suppress(TimeoutError):
+                self.server.released.wait(20)
+        else:
+            super().do_GET()
+
+    def log_message(self, *args):
+        pass
+
+
 @pytest.fixture
-def served(tmp_path):
-    """URL of a server of the folder."""
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=tmp_path)
-    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+def server(tmp_path):
+    with Server(tmp_path) as server:
+        server.released = threading.Event()
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f'http://127.0.0.1:{server.server_port}'
+        yield server
+        server.released.set()
         server.shutdown()
+
+
+@pytest.fixture
+def served(server):
+    """URL of a server of the folder."""
+    return server.url

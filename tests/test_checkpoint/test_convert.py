@@ -34,7 +34,7 @@ def test_an_arch_of_ones_own_is_read_off_the_shapes():
 
 
 def release(key):
-    """Our name -> the released one, the inverse of `rename_key`, written for this test."""
+    """Return the released name of a key of this package, the inverse of `rename_key`."""
     import re
 
     rules = [
@@ -87,6 +87,22 @@ def test_a_wrong_shape_is_named():
     state_dict['layers.3.blocks.0.mlp.fc1.weight'] = torch.zeros(5, 352, 1, 1)
     with pytest.raises(CheckpointError, match=r'stages\.3\.0\.ffn\.fc1\.weight \(5, 352, 1, 1\)'):
         convert_checkpoint(state_dict)
+
+
+@pytest.mark.parametrize('shape', [(), (5,), (0, 1, 1, 1), (1, 2, 3, 4)])
+def test_no_shape_of_any_weight_is_another_error(shape):
+    """Of those the arch is inferred from, and one of each other kind."""
+    state_dict = released.state_dict('xxs')
+    last = 'layers.3.blocks.1.'
+    ends = ('proj.weight', 'global_q.weight', 'qkvs.0.weight', 'convs.0.weight', 'convs.0.bias')
+    keys = [key for key in state_dict if key.startswith('layers.0.blocks.0.attn.')]
+    keys = [key for key in keys if key.endswith(ends)]
+    keys += [key for key in state_dict if not key.startswith('layers')]
+    keys += [key for key in state_dict if key.startswith(last) and key.endswith('norm1.weight')]
+    for key in keys:
+        if state_dict[key].shape != shape:
+            with pytest.raises(CheckpointError):
+                convert_checkpoint(state_dict | {key: torch.zeros(shape)})
 
 
 def test_another_model_is_refused():

@@ -13,7 +13,7 @@ from mmcloformer.errors import CheckpointError
 
 @pytest.fixture
 def classifier_file(tmp_path):
-    """What mmpretrain's training leaves: a classifier around the backbone."""
+    """A checkpoint as mmpretrain's training saves it: a classifier with the backbone."""
     backbone = CloFormer('xxs', out_indices=(3,))
     torch.nn.init.normal_(backbone.stem.proj.weight)
     state_dict = {f'backbone.{key}': value for key, value in backbone.state_dict().items()}
@@ -44,7 +44,7 @@ def test_classifier_into_detector(classifier_file, init_cfg):
 
 
 def test_it_survives_the_hosts_own_initialisation(classifier_file):
-    """`Runner` calls the detector's `init_weights`, which goes through every child."""
+    """`Runner` calls the detector's `init_weights`, which calls that of every child."""
     init_default_scope('mmdet')
     config = dict(
         type='CloFormer',

@@ -1,4 +1,4 @@
-"""No tool runs code that a checkpoint carries, wherever it lies and however it is asked for."""
+"""No tool runs code from a checkpoint, wherever the code is and however the file is named."""
 
 import copy
 import functools
@@ -14,10 +14,10 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 
-from mmcloformer.checkpoint import read_checkpoint
+from mmcloformer.checkpoint import read_checkpoint, reading
 from mmcloformer.errors import CheckpointError
 from tests.conftest import ROOT, TOOLS, coco_options
-from tests.test_checkpoint.test_reading import Payload
+from tests.payload import Payload
 from tests.tiny import write_detector
 
 HIDING_PLACES = {
@@ -60,7 +60,7 @@ def run(config):
 
 @pytest.fixture(scope='module')
 def whole(run, config, tmp_path_factory):
-    """All that a run saves, after four iterations."""
+    """The checkpoint of a run of four iterations, with everything that a run saves."""
     work_dir = tmp_path_factory.mktemp('trained')
     assert run('train.py', config, '--work-dir', work_dir) == 0
     return read_checkpoint(work_dir / 'epoch_1.pth')
@@ -68,7 +68,7 @@ def whole(run, config, tmp_path_factory):
 
 @pytest.fixture
 def touched(tmp_path):
-    """What the code would make; it never may."""
+    """The folder that the code would create."""
     path = tmp_path / 'touched'
     yield path
     assert not path.exists()
@@ -76,7 +76,7 @@ def touched(tmp_path):
 
 @pytest.fixture
 def bad(whole, touched, tmp_path):
-    """A checkpoint that is whole but for the code in its depth."""
+    """A complete checkpoint with code in a nested list."""
     checkpoint = copy.deepcopy(whole)
     HIDING_PLACES['message hub'](checkpoint, Payload(touched))
     path = tmp_path / 'bad.pth'
@@ -107,7 +107,7 @@ DEMO = ROOT / 'configs' / 'demo' / 'retinanet_cloformer_xxs_shapes.py'
 
 
 def arguments(way, config, shapes, bad, work_dir):
-    """How a user asks for a checkpoint."""
+    """Command line of a tool that loads the checkpoint."""
     init_cfg = dict(type='Pretrained', checkpoint=str(bad))
     train = ['train.py', config, '--work-dir', work_dir]
     if way == 'test':
@@ -142,9 +142,10 @@ model = dict(
 """
 
 
-WAYS = ['test', 'convert', 'resume']
 WAYS = [
-    *WAYS,
+    'test',
+    'convert',
+    'resume',
     'predict',
     'visualize',
     'resume the last',
@@ -190,13 +191,14 @@ def test_names_that_stand_for_addresses(tmp_path, monkeypatch, served, bad, sche
 
 def test_object_stores(monkeypatch, bad):
     store = SimpleNamespace(get=lambda name: bad.read_bytes())
-    monkeypatch.setattr(mmengine.runner.checkpoint, 'get_file_backend', lambda *_, **__: store)
-    with pytest.raises(pickle.UnpicklingError):
-        CheckpointLoader.load_checkpoint('s3://bucket/bad.pth')
+    monkeypatch.setattr(reading, 'get_file_backend', lambda *_, **__: store)
+    for scheme in ('s3', 'petrel', 'cluster:s3'):
+        with pytest.raises(CheckpointError, match=f'{scheme}://bucket/bad.pth is refused'):
+            CheckpointLoader.load_checkpoint(f'{scheme}://bucket/bad.pth')
 
 
 def test_a_config_in_a_checkpoint_is_not_run(run, config, whole, touched, tmp_path):
-    """mmengine does so to resume, with what old checkpoints hold as `config`."""
+    """When it resumes, mmengine runs the `config` of old checkpoints."""
     code = f'import os\nos.mkdir({str(touched)!r})\n'
     checkpoint = copy.deepcopy(whole)
     checkpoint['meta'].update(config=code)
@@ -208,7 +210,7 @@ def test_a_config_in_a_checkpoint_is_not_run(run, config, whole, touched, tmp_pa
 
 
 class Built:
-    """Unpickling this calls a function that read_checkpoint allows."""
+    """Unpickling this calls a function that `read_checkpoint` allows."""
 
     def __init__(self, *call):
         self.call = call
@@ -218,7 +220,7 @@ class Built:
 
 
 def test_a_config_disguised_is_refused(tmp_path):
-    """A numpy record answers to names as a dict does, and has no keys to drop."""
+    """A numpy record can be indexed by names like a dict, but has no keys to remove."""
     record = np.array((1, 1, 'config'), 'i8, i8, U6')[()]
     rebuild = record.__reduce__()[0]
     meta = Built(rebuild, (Built(np.dtype, (record.dtype.descr,)), record.tobytes()))
@@ -263,7 +265,7 @@ def test_bytes_are_never_taken_for_objects(tmp_path, forged):
 
 
 def test_whole_numbers_and_arrays_stay(tmp_path):
-    """And what is saved of them again is numpy's own."""
+    """Saved again, they are numpy's own types."""
     values = [np.float64(0.5), np.int64(-3), np.bool_(True), np.arange(6.0).reshape(2, 3)]
     values.append(np.asfortranarray(values[-1]))
     path, again = tmp_path / 'one.pth', tmp_path / 'two.pth'

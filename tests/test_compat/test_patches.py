@@ -1,35 +1,155 @@
+import os
 import subprocess
 import sys
+from importlib import import_module
 
 import mmcv.ops
+import mmengine.runner.checkpoint
 import pytest
-from mmengine.config import Config, utils
+import torch
+from mmengine.config import Config
+from mmengine.hub import get_config
 from mmengine.runner import CheckpointLoader
 
-from mmcloformer.compat.patches import apply_mends
+from mmcloformer.compat import PATCHES, apply_patches, undo_patches
+from mmcloformer.compat.patch import ABSENT, read_place
+from mmcloformer.errors import CheckpointError
+from tests.payload import Payload
+from tests.test_compat.host_state import changes, snapshot
+
+PLACES = {place for patch in PATCHES for place in patch.replaces}
+HOST_BASES = [
+    'mmdet::_base_/models/retinanet_r50_fpn.py',
+    'mmseg::_base_/models/fpn_r50.py',
+    'mmpretrain::_base_/models/resnet50.py',
+]
 
 
-@pytest.mark.parametrize(
-    'base',
-    [
-        'mmdet::_base_/models/retinanet_r50_fpn.py',
-        'mmseg::_base_/models/fpn_r50.py',
-        'mmpretrain::_base_/models/resnet50.py',
-    ],
-)
-def test_every_hosts_configs_can_be_bases(tmp_path, base):
+@pytest.fixture
+def undone():
+    """The hosts without any patch."""
+    undo_patches()
+    yield
+    apply_patches()
+
+
+def run(code, **env):
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', code],
+        env=os.environ | env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize('base', [*HOST_BASES, 'mmcloformer::retinanet_cloformer_xs_coco.py'])
+def test_configs_of_every_host_and_of_this_package_can_be_bases(tmp_path, base):
     (tmp_path / 'config.py').write_text(f'_base_ = {base!r}\n')
     assert 'backbone' in Config.fromfile(tmp_path / 'config.py').model
 
 
-def state():
-    return mmcv.ops.nms, dict(CheckpointLoader._schemes), dict(utils.MODULE2PACKAGE)
+def test_mmengines_hub_finds_the_configs_of_this_package():
+    assert get_config('mmcloformer::retinanet_cloformer_xs_coco.py').model.backbone.arch == 'xs'
 
 
-def test_mends_are_idempotent():
-    before = state()
-    apply_mends()
-    assert state() == before
+def test_every_patch_is_described_and_patches_do_not_overlap():
+    assert all(patch.name and patch.why.endswith('.') and patch.replaces for patch in PATCHES)
+    assert len(PLACES) == sum(len(patch.replaces) for patch in PATCHES)
+
+
+def test_applying_again_changes_nothing():
+    before, modules = snapshot(), set(sys.modules)
+    apply_patches()
+    assert not changes(before, snapshot(), modules)
+
+
+def test_undoing_restores_the_hosts_objects_and_can_be_repeated(undone):
+    for place in PLACES:
+        owner = getattr(read_place(place), '__module__', None) or ''
+        assert not owner.startswith('mmcloformer'), place
+    for place in ('sys.modules[mmcv._ext]', 'mmcv._ext'):
+        value = read_place(place)
+        assert value is ABSENT or 'stand-in' not in (value.__doc__ or '')
+    before, modules = snapshot(), set(sys.modules)
+    undo_patches()
+    assert not changes(before, snapshot(), modules)
+
+
+def test_applying_after_undoing_restores_every_patch(tmp_path):
+    before, modules = snapshot(), set(sys.modules)
+    for _ in range(2):
+        undo_patches()
+        undone = snapshot()
+        assert changes(before, undone, modules) <= PLACES
+        assert 'mmcloformer://' not in CheckpointLoader._schemes
+        apply_patches()
+        assert not changes(before, snapshot(), modules)
+    # The first prefix that matches is used, and '' matches everything.
+    assert list(CheckpointLoader._schemes) == sorted(CheckpointLoader._schemes, reverse=True)
+    path = tmp_path / 'bad.pth'
+    torch.save(dict(state_dict=Payload(tmp_path / 'touched')), path)
+    with pytest.raises(CheckpointError, match='refused'):
+        CheckpointLoader.load_checkpoint(str(path))
+    with pytest.raises(CheckpointError, match='no weights'):
+        CheckpointLoader.load_checkpoint('mmcloformer://absent')
+    assert len(mmcv.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)[1]) == 1
+    import_module('mmcv._ext')
+
+
+def test_a_scheme_that_another_package_registers_survives_undoing():
+    CheckpointLoader.register_scheme('other://', print)
+    try:
+        undo_patches()
+        assert CheckpointLoader._schemes['other://'] is print
+    finally:
+        apply_patches()
+        del CheckpointLoader._schemes['other://']
+
+
+def test_importing_changes_the_listed_places_and_undoing_restores_them_all():
+    """Of everything in every module of a host that a script imported before."""
+    code = """
+import contextlib, sys
+import mmengine.runner, mmengine.hub, mmengine.dist, mmcv.cnn.bricks.transformer
+with contextlib.suppress(ModuleNotFoundError):
+    import mmdet.apis
+from tests.test_compat.host_state import changes, snapshot
+before, modules = snapshot(), set(sys.modules)
+import mmcloformer
+from mmcloformer.compat import PATCHES, undo_patches
+changed = changes(before, snapshot(), modules)
+places = {place for patch in PATCHES for place in patch.replaces}
+undo_patches()
+print(len(before) > 5000, len(changed) > 8, changed - places, changes(before, snapshot(), modules))
+"""
+    assert run(code) == 'True True set() set()'
+
+
+@pytest.mark.parametrize(('value', 'module'), [('0', 'mmengine'), ('false', 'mmcloformer')])
+def test_an_environment_variable_leaves_safe_loading_out(value, module):
+    code = """
+import mmcloformer
+from mmengine.runner import CheckpointLoader, checkpoint
+loaders = [CheckpointLoader._get_checkpoint_loader(x) for x in ('x.pth', 'https://x', 's3://x')]
+loaders += [checkpoint.load_from_http, checkpoint._safe_torch_load]
+print({loader.__module__.partition('.')[0] for loader in loaders},
+      'mmcloformer://' in CheckpointLoader._schemes)
+"""
+    assert run(code, MMCLOFORMER_SAFE_LOADING=value) == f'{{{module!r}}} True'
+
+
+def test_mmengines_log_names_the_loader():
+    for loader in CheckpointLoader._schemes.values():
+        assert loader.__name__.startswith('load_from_')
+
+
+def test_replacements_accept_the_arguments_of_the_hosts_functions(tmp_path):
+    torch.save(dict(weight=torch.ones(2)), tmp_path / 'x.pth')
+    checkpoint = mmengine.runner.checkpoint
+    loaded = checkpoint._safe_torch_load(tmp_path / 'x.pth', map_location='cpu', weights_only=False)
+    assert loaded.keys() == {'weight'}
 
 
 def test_without_a_host_stack_the_import_says_what_to_install():

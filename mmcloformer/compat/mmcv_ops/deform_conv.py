@@ -1,6 +1,6 @@
 """Deformable convolution, without (v1) and with (v2) modulation, by torchvision's kernels.
 
-mmcv's offsets are (y, x) pairs in the order of the kernel's cells, as torchvision's are.
+mmcv and torchvision both store offsets as (y, x) pairs in the order of the kernel's cells.
 """
 
 from collections.abc import Mapping
@@ -9,10 +9,9 @@ import torch
 import torchvision  # noqa: F401  (registers torch.ops.torchvision)
 from torch import Tensor
 
-from .precision import at_least_float32
-from .standin import missing
+from .standin import at_least_float32, missing_op
 
-# mmcv's names for what torchvision's kernels take in this order.
+# mmcv's names of the arguments of torchvision's kernels, in their order.
 _PLAIN = ('dH', 'dW', 'padH', 'padW', 'dilationH', 'dilationW', 'group', 'deformable_group')
 _MODULATED = (
     'stride_h',
@@ -35,17 +34,17 @@ def deform_conv_forward(
     ones: Tensor,
     **geometry: int,
 ) -> None:
-    """Convolve at shifted positions.
+    """Convolve at positions shifted by the offsets.
 
     Args:
         input: (N, C, H, W).
         weight: (C', C / groups, kh, kw).
         offset: (N, 2 * deform_groups * kh * kw, H', W'), in pixels of the input.
         output: (N, C', H', W'), overwritten.
-        columns: Work space of mmcv's kernel, untouched.
-        ones: Likewise.
+        columns: Buffer of mmcv's kernel, not used.
+        ones: Buffer of mmcv's kernel, not used.
         **geometry: mmcv's keywords for stride, padding, dilation and groups; its kernel size and
-            step over the batch are not needed.
+            batch step are not used.
     """
     tensors = _plain_tensors(input, weight, offset)
     arguments = _arguments(_PLAIN, geometry)
@@ -64,7 +63,7 @@ def deform_conv_backward_input(
 ) -> None:
     """Compute the gradients of input and offsets; the other arguments are the forward pass's.
 
-    torchvision's kernel computes all gradients at once, so that v1 pays for them twice.
+    torchvision's kernel computes all gradients at once, so v1 computes them twice.
 
     Args:
         grad_output: (N, C', H', W').
@@ -95,7 +94,7 @@ def deform_conv_backward_parameters(
         grad_weight: (C', C / groups, kh, kw), `scale` times the gradient is added to it.
         scale: Factor of the gradient.
     """
-    # The weight's gradient does not depend on the weight, which mmcv does not hand over.
+    # The gradient does not depend on the weight, which mmcv does not pass.
     tensors = _plain_tensors(input, torch.zeros_like(grad_weight), offset)
     grads = _backward(grad_output, tensors, _arguments(_PLAIN, geometry), modulated=False)
     grad_weight.add_(grads[1], alpha=scale)
@@ -114,27 +113,29 @@ def modulated_deform_conv_forward(
     with_bias: bool,
     **geometry: int,
 ) -> None:
-    """Convolve at shifted positions, each sample times its own factor.
+    """Convolve at positions shifted by the offsets, each sample multiplied by its mask.
 
     Args:
         input: (N, C, H, W).
         weight: (C', C / groups, kh, kw).
-        bias: (C',); anything without `with_bias`.
-        ones: Work space of mmcv's kernel, untouched.
+        bias: (C',); ignored without `with_bias`.
+        ones: Buffer of mmcv's kernel, not used.
         offset: (N, 2 * deform_groups * kh * kw, H', W'), in pixels of the input.
-        mask: (N, deform_groups * kh * kw, H', W'), the factors.
+        mask: (N, deform_groups * kh * kw, H', W').
         output: (N, C', H', W'), overwritten.
-        columns: Work space, untouched.
+        columns: Buffer of mmcv's kernel, not used.
         with_bias: Whether to add the bias.
         **geometry: mmcv's keywords for stride, padding, dilation and groups; its kernel size is
-            not needed.
+            not used.
 
     Raises:
-        MissingOpError: The offsets are of another height and width than the output. mmcv's kernel
-            then reads part of them, out of place, and mmdet's DyHead relies on it.
+        MissingOpError: The offsets have another height and width than the output. mmcv's kernel
+            then reads some of them at wrong positions, and mmdet's DyHead relies on that.
     """
     if offset.shape[2:] != output.shape[2:]:
-        raise missing('modulated_deform_conv_forward with offsets of another size than the output')
+        raise missing_op(
+            'modulated_deform_conv_forward with offsets of another size than the output'
+        )
     tensors = _modulated_tensors(input, weight, offset, mask, bias, with_bias)
     arguments = _arguments(_MODULATED, geometry)
     output.copy_(torch.ops.torchvision.deform_conv2d(*tensors, *arguments, True))
@@ -163,7 +164,7 @@ def modulated_deform_conv_backward(
     Args:
         grad_input: (N, C, H, W), added to.
         grad_weight: (C', C / groups, kh, kw), added to.
-        grad_bias: (C',), added to; untouched without `with_bias`.
+        grad_bias: (C',), added to; not changed without `with_bias`.
         grad_offset: The shape of `offset`, overwritten.
         grad_mask: The shape of `mask`, overwritten.
         grad_output: (N, C', H', W').

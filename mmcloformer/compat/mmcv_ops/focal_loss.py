@@ -1,15 +1,15 @@
 """Focal loss on logits and class indices (arXiv 1708.02002), in torch.
 
-With s the logit of the truth, x for the own class and -x for any other, the loss is
-`-a * sigmoid(-s) ** gamma * log(sigmoid(s))`, where a is alpha for the own class and 1 - alpha for
-any other. Nothing in it overflows, however large the logits.
+For a logit x let s = x for the target class and s = -x for any other class. The loss is
+`-a * sigmoid(-s) ** gamma * log(sigmoid(s))`, where a is alpha for the target class and 1 - alpha
+for any other. No term overflows, however large the logits.
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .precision import at_least_float32
+from .standin import at_least_float32
 
 
 def sigmoid_focal_loss_forward(
@@ -20,11 +20,11 @@ def sigmoid_focal_loss_forward(
     Args:
         input: (N, C) logits.
         target: (N,) class indices; C stands for the background.
-        weight: (C,) factors for the rows of each class, or empty for none. mmcv reads beyond its
-            end for the background, whose factor is 1 here.
+        weight: (C,) factors for the rows of each class, or empty for none. mmcv reads past its
+            end for the background; the factor is 1 here.
         output: (N, C), overwritten.
-        gamma: How much less an easy logit counts.
-        alpha: Factor of the own class; any other has 1 - alpha.
+        gamma: Exponent that reduces the loss of easy logits.
+        alpha: Factor of the target class; any other class has 1 - alpha.
     """
     sign, scale, logits = _terms(input, target, weight, alpha)
     truth = sign * logits
@@ -34,7 +34,9 @@ def sigmoid_focal_loss_forward(
 def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Compute the derivative of every loss by its logit, from the forward pass's arguments.
+    """Compute the derivative of every loss with respect to its logit.
+
+    The arguments not named here are the forward pass's.
 
     Args:
         grad_input: (N, C), overwritten.

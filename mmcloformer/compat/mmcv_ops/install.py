@@ -1,64 +1,72 @@
-"""Puts the stand-in for mmcv's compiled ops in its place."""
+"""Decides whether the stand-in for mmcv's compiled operators is needed, and where it goes."""
 
 import importlib
 import importlib.util
 import sys
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
-from .standin import NAME, create, is_stand_in
+from .standin import NAME, is_stand_in, stand_in
 
-# Modules that try one name of mmcv.ops when they are imported and do without it if that fails.
-# An ordinary script may import these before it comes to mmcloformer.
-_LEFT_WITHOUT = {
+# Modules that try to import one name of mmcv.ops and go on without it if that fails. A script may
+# import them before mmcloformer.
+_OPTIONAL_IMPORTS = {
     'mmcv.cnn.bricks.transformer': 'MultiScaleDeformableAttention',
     'mmdet.evaluation.metrics.dump_odvg_results': 'batched_nms',
     'mmdet.structures.mask.structures': 'roi_align',
     'mmseg.utils.mask_classification': 'point_sample',
 }
 
+REPLACES = (
+    f'sys.modules[{NAME}]',
+    NAME,
+    *(f'{module}.{name}' for module, name in _OPTIONAL_IMPORTS.items()),
+)
 
-def install_mmcv_ops() -> bool:
-    """Let mmcv, and the packages that import `mmcv.ops`, run without mmcv's compiled ops.
 
-    A stand-in for the extension module `mmcv._ext` goes into `sys.modules`; nothing changes on
-    disk. With a compiled mmcv, or none at all, this does nothing. Call it before mmdet's or
-    mmseg's models are imported: they replace what they miss by stubs, some for good. What
-    lighter modules have missed by then is restored.
+def replacements() -> Iterator[tuple[str, Any]]:
+    """Yield what lets mmcv, and the packages that import `mmcv.ops`, run without compiled ops.
 
-    Returns:
-        Whether the stand-in is in place, also from an earlier call.
+    Yields nothing if mmcv has its compiled ops or is not installed. The stand-in must be in place
+    before the models of mmdet or mmseg are imported: without `mmcv.ops` these define placeholders,
+    some of which cannot be replaced later. What other modules could not import is set afterwards.
 
     Warns:
         UserWarning: The models of a host were imported too early.
     """
-    if NAME in sys.modules:
-        return is_stand_in(sys.modules[NAME])
-    package, _, attribute = NAME.rpartition('.')
-    if importlib.util.find_spec(package) is None or importlib.util.find_spec(NAME) is not None:
-        return False
-    sys.modules[NAME] = create()
-    setattr(sys.modules[package], attribute, sys.modules[NAME])
-    _restore()
-    _warn_if_late()
-    return True
-
-
-def _restore() -> None:
-    for module in _LEFT_WITHOUT.keys() & sys.modules.keys():
-        name = _LEFT_WITHOUT[module]
-        setattr(sys.modules[module], name, getattr(importlib.import_module('mmcv.ops'), name))
-
-
-def _warn_if_late() -> None:
-    early = [models for models in ('mmdet.models', 'mmseg.models') if _partly_imported(models)]
+    if not _is_needed():
+        return
+    early = _models_without_ops()
+    module = stand_in()
+    yield f'sys.modules[{NAME}]', module
+    yield NAME, module
+    for name in _OPTIONAL_IMPORTS.keys() & sys.modules.keys():
+        attribute = _OPTIONAL_IMPORTS[name]
+        yield f'{name}.{attribute}', getattr(importlib.import_module('mmcv.ops'), attribute)
     if early:
         warnings.warn(
             f'{" and ".join(early)} came before mmcloformer and found no mmcv.ops, so some of '
             'their layers, losses and NMS calls will fail: import mmcloformer first',
-            stacklevel=3,
+            # The line that imports mmcloformer, through apply_patches and Patch.apply.
+            stacklevel=5,
         )
 
 
-def _partly_imported(package: str) -> bool:
-    # A failed import takes the package out of sys.modules again, but not its modules.
-    return any(name.startswith(package) for name in sys.modules)
+def _is_needed() -> bool:
+    if NAME in sys.modules:
+        return is_stand_in(sys.modules[NAME])
+    package = NAME.partition('.')[0]
+    return importlib.util.find_spec(package) is not None and importlib.util.find_spec(NAME) is None
+
+
+def _models_without_ops() -> list[str]:
+    """Return the hosts whose models were imported, perhaps in part, without `mmcv.ops`."""
+    if 'mmcv.ops' in sys.modules:
+        return []
+    # A failed import removes the package from sys.modules, but not its modules.
+    return [
+        models
+        for models in ('mmdet.models', 'mmseg.models')
+        if any(name.startswith(models) for name in sys.modules)
+    ]

@@ -1,6 +1,6 @@
 """Multi-scale deformable attention (arXiv 2010.04159) by mmcv's own torch function.
 
-mmcv calls that function itself on a CPU; its compiled op is for GPUs alone.
+mmcv itself calls that function on a CPU; its compiled op runs on GPUs only.
 """
 
 import torch
@@ -16,20 +16,20 @@ def ms_deform_attn_forward(
     attention_weights: Tensor,
     im2col_step: int,
 ) -> Tensor:
-    """Sample every level at the given points and add the samples up.
+    """Sample every level at the given points and return the weighted sum.
 
     Args:
-        value: (N, S, heads, d), the levels' maps one after the other.
+        value: (N, S, heads, d), the maps of all levels, flattened and concatenated.
         value_spatial_shapes: (L, 2), height and width of each level.
-        value_level_start_index: (L,), not needed: the shapes say it.
+        value_level_start_index: (L,), not used; it follows from the shapes.
         sampling_locations: (N, Q, heads, L, points, 2), x and y as fractions of the map.
         attention_weights: (N, Q, heads, L, points).
-        im2col_step: Step of mmcv's kernel over the batch, not needed.
+        im2col_step: Batch step of mmcv's kernel, not used.
 
     Returns:
-        (N, Q, heads * d), in the type of `value`.
+        (N, Q, heads * d), with the dtype of `value`.
     """
-    # As numbers, since every use of a GPU tensor as a size waits for the GPU.
+    # Convert once: each use of a GPU tensor as a size synchronises with the GPU.
     shapes = value_spatial_shapes.tolist()
     output = multi_scale_deformable_attn_pytorch(
         value, shapes, sampling_locations, attention_weights
@@ -49,7 +49,7 @@ def ms_deform_attn_backward(
     grad_attn_weight: Tensor,
     im2col_step: int,
 ) -> None:
-    """Compute the gradients by running the forward pass, with its arguments, once more.
+    """Compute the gradients by running the forward pass again; it has the same arguments.
 
     Args:
         grad_output: (N, Q, heads * d).

@@ -4,23 +4,23 @@ import torch
 import torchvision  # noqa: F401  (registers torch.ops.torchvision)
 from torch import Tensor
 
-from .precision import at_least_float32
+from .standin import at_least_float32
 
 _NAIVE, _LINEAR = 0, 1
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Drop every box that overlaps a better one.
+    """Remove every box that overlaps one with a higher score.
 
     Args:
         boxes: (N, 4), corners x1, y1, x2, y2.
         scores: (N,).
-        iou_threshold: A box goes if its IoU with a kept one is greater.
-        offset: A box is x2 - x1 + offset wide, and its height likewise: 1 if the corners are the
-            first and the last pixel, 0 if they are edges.
+        iou_threshold: A box is removed if its IoU with a kept one is greater.
+        offset: Added to x2 - x1 and y2 - y1 for width and height: 1 if the corners are the first
+            and the last pixel, 0 if they are edges.
 
     Returns:
-        Indices of the kept boxes, best first.
+        Indices of the kept boxes, highest score first.
     """
     boxes, scores = at_least_float32(boxes, scores)
     if offset:
@@ -40,21 +40,21 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Lower the score of every box that overlaps a better one (arXiv 1704.04503).
+    """Lower the score of every box that overlaps one with a higher score (arXiv 1704.04503).
 
     Args:
         boxes: (N, 4), corners x1, y1, x2, y2.
         scores: (N,).
-        dets: (N, 5), written to: a row for each kept box, its corners and its new score.
-        iou_threshold: IoU from which the naive and the linear method act.
+        dets: (N, 5), overwritten: corners and new score, one row per kept box.
+        iou_threshold: The naive and the linear method lower scores from this IoU on.
         sigma: Width of the Gaussian method.
-        min_score: A box goes once its score is lower.
-        method: What a score is multiplied by: 0 naive, zero; 1 linear, 1 - IoU; 2 Gaussian,
+        min_score: A box is removed once its score is lower.
+        method: Factor of the score: 0 (naive), zero; 1 (linear), 1 - IoU; 2 (Gaussian),
             exp(-IoU ** 2 / sigma).
         offset: As for `nms`.
 
     Returns:
-        Indices of the kept boxes in the order of `dets`, by falling new score.
+        Indices of the kept boxes in the order of `dets`, by decreasing new score.
     """
     boxes, scores = at_least_float32(boxes, scores)
     scores = scores.clone()
@@ -66,8 +66,7 @@ def softnms(
         dets[len(kept), :4] = boxes[best]
         dets[len(kept), 4] = scores[best]
         kept.append(best)
-        # Equal scores are taken in an order that these moves, and those of _drop, decide in
-        # mmcv's kernel.
+        # These moves, and those of _drop, are mmcv's: they decide the order of equal scores.
         rest[first] = rest[0]
         rest = rest[1:]
         overlap = _iou(boxes[best], boxes[rest], offset)
@@ -81,7 +80,7 @@ def _iou(box: Tensor, others: Tensor, offset: int) -> Tensor:
     shared = (torch.minimum(box[2:], others[:, 2:]) - corner + offset).clamp(min=0).prod(dim=1)
     area = (box[2:] - box[:2] + offset).prod()
     areas = (others[:, 2:] - others[:, :2] + offset).prod(dim=1)
-    # Two boxes of no area give 0 / 0, and NaN scores under mmcv's Gaussian method.
+    # Two boxes without area give 0 / 0; in mmcv their scores become NaN (Gaussian method).
     return (shared / (area + areas - shared)).nan_to_num(nan=0.0)
 
 

@@ -4,8 +4,7 @@ import torch
 import torchvision  # noqa: F401  (registers torch.ops.torchvision)
 from torch import Tensor
 
-from .precision import at_least_float32
-from .standin import missing
+from .standin import at_least_float32, missing_op
 
 _AVERAGE = 1
 
@@ -23,23 +22,23 @@ def roi_align_forward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Pool every region to a grid of averages.
+    """Average-pool every region to a grid.
 
     Args:
         input: (N, C, H, W).
         rois: (K, 5), index into the batch and corners x1, y1, x2, y2 in image pixels.
         output: (K, C, aligned_height, aligned_width), overwritten.
-        argmax_y: Work space of max pooling, untouched.
-        argmax_x: Likewise.
+        argmax_y: Buffer of max pooling, not used.
+        argmax_x: Buffer of max pooling, not used.
         aligned_height: Rows of the grid.
         aligned_width: Columns of the grid.
         spatial_scale: Map pixels per image pixel.
         sampling_ratio: Samples per cell and axis; 0 takes about one per map pixel.
-        pool_mode: 1 for averages; 0 for maxima.
+        pool_mode: 1 for average pooling; 0 for max pooling.
         aligned: Whether pixel centres lie at half-integer coordinates.
 
     Raises:
-        MissingOpError: Maxima are asked for; torchvision has averages only.
+        MissingOpError: `pool_mode` is max pooling; torchvision has average pooling only.
     """
     _check_average(pool_mode)
     features, regions = at_least_float32(input, rois)
@@ -69,14 +68,14 @@ def roi_align_backward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Add the gradient of the map to `grad_input`; the other arguments are the forward pass's.
+    """Compute the gradient of the input; the arguments not named here are the forward pass's.
 
     Args:
         grad_output: (K, C, aligned_height, aligned_width).
         grad_input: (N, C, H, W), added to.
 
     Raises:
-        MissingOpError: Maxima are asked for.
+        MissingOpError: `pool_mode` is max pooling.
     """
     _check_average(pool_mode)
     grad, regions = at_least_float32(grad_output, rois)
@@ -96,4 +95,4 @@ def roi_align_backward(
 
 def _check_average(pool_mode: int) -> None:
     if pool_mode != _AVERAGE:
-        raise missing("roi_align with pool_mode='max'")
+        raise missing_op("roi_align with pool_mode='max'")

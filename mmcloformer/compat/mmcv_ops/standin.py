@@ -1,4 +1,4 @@
-"""The module that takes the place of `mmcv._ext`."""
+"""The module that takes the place of `mmcv._ext`, and what its kernels share."""
 
 import functools
 import importlib
@@ -9,12 +9,15 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ...errors import UserError
 
 NAME = 'mmcv._ext'
 
-# Each op, and the module of this package with the function of that name that serves it.
-_SERVED = {
+# Supported op -> module of this package that has a function of the same name.
+_SUPPORTED = {
     'nms': 'nms',
     'softnms': 'nms',
     'roi_align_forward': 'roi_align',
@@ -31,9 +34,9 @@ _SERVED = {
 }
 
 _HELP = """{op!r} needs mmcv's compiled ops. This mmcv was installed without them, and mmcloformer \
-stands in only for those that torchvision or plain torch can serve.
-To have them all, build mmcv (about 40 minutes; torch, setuptools, wheel and a C++ compiler have \
-to be there first; `mmcv==2.1.0` in place of `onedl-mmcv` on the upstream stack):
+replaces only those that torchvision or plain torch can compute.
+To have all ops, build mmcv (about 40 minutes; install torch, setuptools, wheel and a C++ compiler \
+first; on the upstream stack write `mmcv==2.1.0` instead of `onedl-mmcv`):
     MMCV_WITH_OPS=1 pip install --no-build-isolation --no-cache-dir --no-deps --force-reinstall \
 onedl-mmcv"""
 
@@ -42,12 +45,13 @@ class MissingOpError(UserError, NotImplementedError):
     """An op was called that only a compiled mmcv has."""
 
 
-def create() -> ModuleType:
-    """Make a stand-in; the caller puts it in its place.
+@functools.cache
+def stand_in() -> ModuleType:
+    """Return the stand-in; the caller puts it in place of `mmcv._ext`.
 
     Returns:
-        A module that has every op: those served here compute, any other raises `MissingOpError`
-        when called. The kernels are imported at the first call of one of them.
+        A module that has every op. Supported ops compute, any other raises `MissingOpError` when
+        it is called. The kernels are imported at the first call.
     """
     loader = _StandInLoader()
     spec = ModuleSpec(NAME, loader, origin=__name__)
@@ -56,41 +60,51 @@ def create() -> ModuleType:
     return module
 
 
-def missing(op: str) -> MissingOpError:
-    """Make the error that names an op and says how to get it."""
-    return MissingOpError(_HELP.format(op=op))
-
-
 def is_stand_in(module: ModuleType) -> bool:
-    """Tell a stand-in from a compiled extension."""
+    """Return whether a module is the stand-in rather than a compiled extension."""
     return module.__spec__ is not None and isinstance(module.__spec__.loader, _StandInLoader)
 
 
+def missing_op(op: str) -> MissingOpError:
+    """Return the error that names an op and the way to install it."""
+    return MissingOpError(_HELP.format(op=op))
+
+
+def at_least_float32(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Convert tensors to one floating-point type: the widest among them and float32.
+
+    Mixed precision training passes tensors of different types, which torchvision's kernels refuse,
+    and bfloat16, which they do not support.
+    """
+    dtype = functools.reduce(torch.promote_types, (t.dtype for t in tensors), torch.float32)
+    return tuple(tensor.to(dtype) for tensor in tensors)
+
+
 class _StandInLoader(Loader):
-    """Fills the module in; a spec without loader would pass for no ops in mmcv's own checks."""
+    """Fills the module; mmcv's own checks take a spec without a loader for a missing module."""
 
     def exec_module(self, module: ModuleType) -> None:
         vars(module).update(
             __doc__="mmcloformer's stand-in for mmcv's compiled ops.",
-            __getattr__=_find,
-            get_compiler_version=_build,
-            get_compiling_cuda_version=_build,
+            __getattr__=_get_op,
+            get_compiler_version=_compiler_version,
+            get_compiling_cuda_version=_compiler_version,
         )
 
 
-def _find(op: str) -> Callable[..., Any]:
-    # Everything that looks into modules asks for such names; none is an op.
+def _get_op(op: str) -> Callable[..., Any]:
+    # Code that inspects modules asks for such names; none of them is an op.
     if op.startswith('_'):
         raise AttributeError(f'module {NAME!r} has no attribute {op!r}')
     return functools.partial(_call, op)
 
 
 def _call(op: str, *args: Any, **kwargs: Any) -> Any:
-    if op not in _SERVED:
-        raise missing(op)
-    kernels = importlib.import_module(f'.{_SERVED[op]}', __package__)
+    if op not in _SUPPORTED:
+        raise missing_op(op)
+    kernels = importlib.import_module(f'.{_SUPPORTED[op]}', __package__)
     return getattr(kernels, op)(*args, **kwargs)
 
 
-def _build() -> str:
+def _compiler_version() -> str:
     return 'not compiled (torchvision stand-in)'

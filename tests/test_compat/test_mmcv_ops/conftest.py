@@ -16,7 +16,7 @@ import mmcloformer
 @pytest.fixture(autouse=True)
 def _stand_in() -> None:
     if PathFinder.find_spec('mmcv._ext', mmcv.__path__):
-        pytest.skip('mmcv has its compiled ops: nothing stands in for them')
+        pytest.skip('mmcv has its compiled ops, so the stand-in is not used')
 
 
 @pytest.fixture(params=['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu'])
@@ -26,14 +26,14 @@ def device(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope='session')
 def compiled() -> dict[str, torch.Tensor]:
-    """What a compiled mmcv computes, and from what."""
+    """Inputs and outputs of a compiled mmcv."""
     with np.load(Path(__file__).parents[2] / 'data' / 'mmcv_ops.npz') as arrays:
         return {name: torch.from_numpy(arrays[name]) for name in arrays}
 
 
 @pytest.fixture
 def run() -> Callable[[str], str]:
-    """Run a program in a fresh interpreter; what it printed."""
+    """Run a program in a new interpreter and return what it printed."""
 
     def run_program(program: str) -> str:
         done = subprocess.run(

@@ -38,7 +38,8 @@ CASES = [
 
 
 def _tensors(case: Case, dtype: torch.dtype = torch.float64, device: str = 'cpu') -> list[Tensor]:
-    """Input, offset, mask, weight, bias; no sample lies on a pixel, where the slope jumps."""
+    """Return input, offset, mask, weight, bias. No sample lies on a pixel, where the derivative is
+    discontinuous."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(4, 4 // case.groups, *case.kernel, generator=generator)
     input = torch.randn(2, 4, 7, 8, generator=generator)
@@ -140,7 +141,7 @@ def test_gradient() -> None:
 
 @pytest.mark.parametrize('layer', [DeformConv2dPack, ModulatedDeformConv2dPack])
 def test_untrained_layer_is_an_ordinary_convolution(layer: type[torch.nn.Module]) -> None:
-    # Its offsets start at 0 and its factors at one half.
+    # Its offsets start at 0 and its mask at one half.
     module = layer(4, 6, 3, stride=2, padding=1, groups=2, deform_groups=2)
     input = torch.randn(2, 4, 9, 8)
     expected = functional.conv2d(input, module.weight, None, 2, 1, 1, 2)
@@ -165,7 +166,7 @@ def test_input_smaller_than_the_kernel() -> None:
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_mixed_precision(dtype: torch.dtype, device: str) -> None:
-    # Under autocast only the offsets come in half precision; mmcv casts the rest to it.
+    # Under autocast only the offsets are in half precision; mmcv casts the rest.
     input, offset, mask, weight, bias = _tensors(Case(), torch.float32, device)
     out = modulated_deform_conv2d(input, offset.to(dtype), mask, weight, bias, *Case().geometry)
     rounded = [tensor.to(dtype).float() for tensor in (input, offset, mask, weight, bias)]

@@ -65,7 +65,7 @@ def test_extreme_logits(dtype: torch.dtype, device: str) -> None:
     loss.sum().backward()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
-    # Sure and wrong: the loss is linear in the logit, 3/4 and 1/4 of it.
+    # Confident and wrong: the loss is linear in the logit, with slopes 3/4 and 1/4.
     expected = torch.tensor([[22500.0, 7500], [150, 50]], dtype=dtype, device=device)
     torch.testing.assert_close(loss[:2], expected)
     slope = torch.tensor([[0.75, -0.25]] * 2, dtype=dtype, device=device)

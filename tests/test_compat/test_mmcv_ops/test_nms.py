@@ -12,7 +12,7 @@ Arrays = dict[str, Tensor]
 
 
 def _quantised(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    # Coarse scores, so that many are equal.
+    # Quantised scores, so that many are equal.
     generator = torch.Generator().manual_seed(seed)
     corner = torch.rand(count, 2, generator=generator) * 60
     size = 5 + torch.rand(count, 2, generator=generator) * 40
@@ -81,7 +81,7 @@ def test_no_boxes(function: type, device: str) -> None:
     assert keep.dtype == torch.long
 
 
-# The example of mmcv's own tests, with what its compiled op gives.
+# The example of mmcv's own tests, with the output of its compiled op.
 _EXAMPLE = {
     'naive': {1: 0.9, 0: 0.6, 3: 0.2},
     'linear': {1: 0.9, 0: 0.6, 2: 0.29024392, 3: 0.2},
@@ -102,7 +102,7 @@ def test_soft_example(method: str, device: str) -> None:
 def _soft_by_the_kernel(
     boxes: Tensor, scores: Tensor, threshold: float, minimum: float, method: str, offset: int
 ) -> tuple[list[int], list[float]]:
-    """mmcv's kernel as it goes, one box at a time: the places decide between equal scores."""
+    """mmcv's kernel, one box at a time; the positions decide the order of equal scores."""
     places = [
         [index, *box, score]
         for index, (box, score) in enumerate(zip(boxes.tolist(), scores.tolist()))

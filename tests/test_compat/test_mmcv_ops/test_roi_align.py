@@ -34,7 +34,7 @@ def test_gradient(aligned: bool, sampling_ratio: int) -> None:
     def pool(maps: Tensor) -> Tensor:
         return roi_align(maps, rois, (2, 3), 0.5, sampling_ratio, 'avg', aligned)
 
-    # The compiled kernel adds up in no fixed order on a GPU, hence the CPU here.
+    # CPU only: on a GPU the kernel sums in a varying order.
     assert torch.autograd.gradcheck(pool, feat)
 
 

@@ -1,4 +1,4 @@
-"""The stand-in as a module: what it has, and what it says of ops it lacks."""
+"""The stand-in as a module, and its error for ops that it does not have."""
 
 import copy
 import io
