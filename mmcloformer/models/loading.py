@@ -138,3 +138,9 @@ def get_state_dict(loaded: Any, source: str) -> dict[str, Tensor]:
             f"'state_dict' or 'model'"
         )
     return {k.removeprefix('module.'): v for k, v in loaded.items()}
+
+
+def strip_wrapper_prefixes(key: str) -> str:
+    """Remove the parts of a key that wrappers add: `module` (DistributedDataParallel, averaged
+    models) and `_orig_mod` (torch.compile)."""
+    return '.'.join(part for part in key.split('.') if part not in ('module', '_orig_mod'))
