@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from mmcv.cnn.bricks import DropPath
-from mmengine.dist import broadcast
-from mmengine.runner import sync_random_seed
+from mmengine.dist import broadcast, sync_random_seed
 
 from tests.toy import Toy, toy_runner
 

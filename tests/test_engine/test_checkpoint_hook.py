@@ -55,7 +55,7 @@ class Scores(BaseMetric):
 
 class Validated(Toy):
     def forward(self, inputs, target, mode='tensor'):
-        return [] if mode == 'predict' else super().forward(inputs, target, mode)
+        return [dict()] if mode == 'predict' else super().forward(inputs, target, mode)
 
 
 def validated_runner(work_dir, scores, *, model=None, **settings):
