@@ -24,8 +24,8 @@ from .compat.patches import apply_patches
 
 apply_patches()
 
-from .engine.hooks import WholeCheckpointHook  # noqa: E402
 from .engine.layer_decay import LayerDecayOptimWrapperConstructor  # noqa: E402
+from .engine.loading import WholeCheckpointHook  # noqa: E402
 from .engine.reseeding import ReseedHook  # noqa: E402
 from .models import CloFormer  # noqa: E402
 

@@ -35,7 +35,7 @@ def toy_runner(work_dir, *, model=None, lr=0.1, epochs=1, checkpoint=None, **set
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=lr)),
         default_hooks=dict(
-            checkpoint=dict(type='CheckpointHook', interval=1, **(checkpoint or {}))
+            checkpoint={'type': 'CheckpointHook', 'interval': 1, **(checkpoint or {})}
         ),
         randomness=dict(seed=0),
         # Runs of one name that start in one second share their loggers, and so a folder.

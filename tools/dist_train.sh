@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # tools/dist_train.sh CONFIG GPUS [options of train.py]
-# On several nodes, run it on each with NNODES, NODE_RANK, MASTER_ADDR and PORT set. Without GPUs
-# it starts as many CPU processes.
+# On several nodes, run it on each node with NNODES, NODE_RANK, MASTER_ADDR and PORT set. On a
+# machine without GPUs it starts GPUS processes on the CPU.
 set -euo pipefail
 if [[ $# -lt 2 ]]; then
     sed -n '2s/^#/usage:/p' "$0" >&2

@@ -1,6 +1,6 @@
 #!/usr/bin/env python
-"""Predict image files with a trained detector, segmentor or classifier: for each a picture with
-the result drawn in and the result as JSON."""
+"""Predict image files with a trained detector, segmentor or classifier; write for each image a
+picture with the result drawn on it and the result as JSON."""
 
 import argparse
 import sys

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # tools/slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [options of test.py]
-# In the environment: GPUS in all and GPUS_PER_NODE (8 each), CPUS_PER_TASK (5), SRUN_ARGS (more
-# options of srun), MASTER_PORT (29500).
+# Environment variables, with defaults: GPUS in total (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5),
+# SRUN_ARGS (more options for srun), MASTER_PORT (29500).
 set -euo pipefail
 if [[ $# -lt 4 ]]; then
     sed -n '2s/^#/usage:/p' "$0" >&2

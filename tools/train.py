@@ -8,11 +8,12 @@ from mmcloformer.apis.runner import (
     build_runner,
     guard_training,
     load_config,
+    match_checkpoint_keys,
     require_whole_checkpoint,
 )
 from mmcloformer.checks.hint import suggest_data_check
 from mmcloformer.checks.presence import check_data
-from mmcloformer.engine.reseeding import reseed_augmentation
+from mmcloformer.compat.reseeding import reseed_augmentation
 from mmcloformer.engine.resuming import resume_from_last_whole
 from mmcloformer.errors import UserError
 
@@ -24,7 +25,7 @@ def main() -> None:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='resume from a checkpoint; without a path, from the last whole one in the work dir',
+        help='resume from a checkpoint; without a path, from the last one in the work dir',
     )
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision (GPU)')
     parser.add_argument(
@@ -48,6 +49,7 @@ def main() -> None:
         cfg.resume, cfg.load_from = True, args.resume
     elif args.resume or (cfg.get('resume') and cfg.get('load_from') is None):
         note = resume_from_last_whole(cfg)
+    match_checkpoint_keys(cfg)
     if cfg.get('resume'):
         require_whole_checkpoint(cfg)
     check_data(cfg, ('train', 'val'))

@@ -1,1 +1,1 @@
-"""From a command line to a config, a model, a Runner and predictions; the tools call these."""
+"""Command lines, configs, Runners and predictions, as the tools use them."""

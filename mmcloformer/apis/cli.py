@@ -1,4 +1,4 @@
-"""Command lines of the tools: their common options, and how they report errors and exit."""
+"""Common options of the tools, and how they report errors and exit."""
 
 import argparse
 import atexit
@@ -17,10 +17,10 @@ from ..errors import UserError
 
 
 def base_parser(description: str) -> argparse.ArgumentParser:
-    """Make a parser with the options that mm users know from the hosts' own tools."""
+    """Build a parser with the options that the hosts' own tools share."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='where logs and checkpoints go')
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints')
     add_cfg_options(parser)
     parser.add_argument(
         '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='launcher'
@@ -30,7 +30,7 @@ def base_parser(description: str) -> argparse.ArgumentParser:
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
-    """Add the option by which fields of the config are overridden."""
+    """Add the option that overrides fields of the config."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -40,26 +40,35 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
 
 
 def exit_on_user_error(main: Callable[[], None]) -> None:
-    """Run a tool; print a `UserError`, or that a file cannot be read or written, as one message
-    and exit with 1, without a traceback. Done, a process of several ends with all of them."""
+    """Run a tool and exit with status 1 and one message, without a traceback, on a user's error.
+
+    These are `UserError` and files that cannot be read or written. A process of a distributed
+    run waits for the others before it exits.
+
+    Args:
+        main: The tool.
+    """
     try:
         main()
     except UserError as error:
         sys.exit(f'error: {error}')
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            sys.exit(f'error: {error}. Make room and run this again, a training with --resume.')
-        if error.filename is None:  # Not of a file: a bug, or the network.
+            sys.exit(f'error: {error}. Free some space and run this again, training with --resume.')
+        if error.filename is None:  # Not about a file: a bug, or the network.
             raise
         sys.exit(f'error: {error.strerror}: {error.filename}')
     if dist.is_initialized():
-        _leave_group()
+        _exit_process_group()
 
 
-def _leave_group() -> NoReturn:
-    """End this process, with all that Python does at its end but taking itself and the group
-    apart: in that, and in destroying the group, threads of gloo's abort now and then."""
-    with suppress(RuntimeError):  # Of one that has left already; the work is done.
+def _exit_process_group() -> NoReturn:
+    """Exit without destroying the process group and without Python's teardown.
+
+    gloo's threads occasionally abort during both. Threads are joined, and functions registered
+    with atexit are called, as in a normal exit.
+    """
+    with suppress(RuntimeError):  # Another process has exited already.
         dist.barrier()
     for thread in threading.enumerate():
         if not thread.daemon and thread is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""From a config file to the model that a Runner would build of it, for what needs no Runner."""
+"""Reading configs and building their models without a Runner."""
 
 import copy
 from collections.abc import Mapping
@@ -19,11 +19,11 @@ def read_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     """Read a config.
 
     Args:
-        path: A file, or a host's own as `'mmdet::retinanet/...'`.
-        options: What `--cfg-options` says.
+        path: A file, or a host's own config such as `'mmdet::retinanet/...'`.
+        options: Fields to override, as from `--cfg-options`.
 
     Raises:
-        ConfigError: If there is no such file.
+        ConfigError: If the file does not exist.
     """
     if '::' in str(path):
         cfg = Config.fromstring(f'_base_ = {str(path)!r}', '.py')
@@ -36,18 +36,18 @@ def read_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
 
 
 def build_model(cfg: Config) -> BaseModel:
-    """Build a config's model; weights are not loaded or initialised.
+    """Build the model of a config, without loading or initialising its weights.
 
     Args:
-        cfg: Config of any of the three hosts, which stays as it is; its scope becomes the default.
+        cfg: Config of one of the three hosts, not changed; its scope becomes the default scope.
 
     Raises:
-        ConfigError: If the config is of no host, or has no model.
+        ConfigError: If the config has no model or its `default_scope` is not one of the hosts.
     """
     scope = cfg.get('default_scope')
     if 'model' not in cfg or scope not in SCOPES:
         raise ConfigError(
-            f'the config needs a model and a default_scope out of {", ".join(SCOPES)}; '
+            f'the config needs a model and a default_scope, one of {", ".join(SCOPES)}; '
             f'default_scope is {scope}'
         )
     init_default_scope(scope)
@@ -60,5 +60,5 @@ def build_model(cfg: Config) -> BaseModel:
 
 
 def preprocessor_of(cfg: Config) -> ConfigDict:
-    """The config of the data preprocessor, which mmpretrain's configs have beside the model."""
+    """Return the config of the data preprocessor, which mmpretrain keeps outside `model`."""
     return cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or ConfigDict()

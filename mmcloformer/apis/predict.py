@@ -1,4 +1,4 @@
-"""Predictions for image files, by the hosts' own inferencers and visualisers."""
+"""Prediction of image files with the hosts' own inferencers and visualisers."""
 
 import glob
 import json
@@ -18,20 +18,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from ..checkpoint import check_whole_state, get_state_dict
 from ..checks.image import decode, file_problem
+from ..engine.loading import check_whole_model, unwrap_model
 from ..errors import DataError, UserError
 
 SUFFIXES = {'.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'}
 
 
 class Prediction(NamedTuple):
-    """What a model says of one image.
+    """Prediction for one image.
 
     Attributes:
-        picture: The image with the result drawn in, `(H, W, 3)`, RGB.
-        result: Plain types. Boxes are corners x1, y1, x2, y2 in pixels, masks COCO's RLE.
-        labels: A segmentor's class of every pixel, `(H, W)`.
+        picture: The image with the result drawn on it, `(H, W, 3)`, RGB.
+        result: JSON-compatible types. Boxes are x1, y1, x2, y2 in pixels, masks are COCO's RLE.
+        labels: Class of every pixel, `(H, W)`; segmentors only.
     """
 
     picture: NDArray[np.uint8]
@@ -51,46 +51,51 @@ Predictor = Callable[[Path], Prediction]
 
 
 def build_predictor(cfg: Config, checkpoint: str) -> Predictor:
-    """Make a function from an image file to its prediction.
+    """Build a function that predicts an image file.
 
     Args:
         cfg: Config of a detector, segmentor or classifier.
-        checkpoint: Path or URL of all its weights.
+        checkpoint: Path or URL of a checkpoint of the whole model.
 
     Raises:
-        CheckpointError: If they cannot be read, are untrusted, or of another model.
-        UserError: If the config's `default_scope` is no host's.
+        CheckpointError: If it cannot be read, is untrusted, or is for another model.
+        UserError: If the config's `default_scope` is not one of the hosts.
     """
     scope = cfg.get('default_scope')
     if scope not in _PREDICTORS:
-        raise UserError(f'default_scope={scope!r} of the config is none of {sorted(_PREDICTORS)}')
+        raise UserError(
+            f'default_scope={scope!r} of the config is unknown; use one of {sorted(_PREDICTORS)}'
+        )
     init_default_scope(scope)
     return _PREDICTORS[scope](cfg, checkpoint)
 
 
 def plan_files(images: str, out: str, label_maps: bool) -> dict[Path, Path]:
-    """Find images, and where in `out` their predictions go, as `Prediction.save` takes it.
+    """Find images and plan the files of their predictions.
 
     Args:
-        images: A file, a folder (searched with all below it), or a pattern with `*` or `**`.
-        out: Folder; the images' folders are repeated in it.
-        label_maps: Whether the predictions will have `labels`.
+        images: A file, a folder (searched recursively), or a pattern with `*` or `**`.
+        out: Folder for predictions; it gets the same subfolders as the images.
+        label_maps: Whether the predictions have `labels`.
+
+    Returns:
+        For each image its `stem`, as `Prediction.save` takes it.
 
     Raises:
-        UserError: If there are no images; or if a file of a prediction would replace an image, a
-            file of another prediction, or anything that is in a folder with images.
+        UserError: If there are no images, or if a predicted file would overwrite an image, a file
+            of another prediction, or any file in a folder of the images.
     """
     if not images or not out:
-        raise UserError('the images or --out are an empty text; is a variable of the shell unset?')
+        raise UserError('the images or --out are an empty string; is a shell variable unset?')
     root = Path(images)
     if root.is_dir():
         found = [path for path in root.rglob('*') if path.suffix.lower() in SUFFIXES]
     else:
         found = [root] if root.is_file() else [*map(Path, glob.glob(images, recursive=True))]
-    # With broken links, for `image_problem` to name.
+    # Broken links are kept, for `image_problem` to report.
     files = sorted(path for path in found if path.is_file() or not path.exists())
     if not files:
-        raise UserError(f'{images}: no such image, folder with images or pattern that finds any')
+        raise UserError(f'{images}: found no image, folder of images or match of the pattern')
     if not root.is_dir():
         root = Path(os.path.commonpath([path.parent for path in files]))
     plan = {path: Path(out, path.relative_to(root)).with_suffix('') for path in files}
@@ -99,10 +104,10 @@ def plan_files(images: str, out: str, label_maps: bool) -> dict[Path, Path]:
 
 
 def make_folders(stems: Iterable[Path]) -> None:
-    """Make the folders of the files to be saved, and see that they can be written to.
+    """Create the folders of the files to be saved and check that they are writable.
 
     Raises:
-        UserError: If not.
+        UserError: If one is not.
     """
     for folder in {stem.parent for stem in stems}:
         try:
@@ -110,12 +115,12 @@ def make_folders(stems: Iterable[Path]) -> None:
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
             raise UserError(
-                f'nothing can be written into {folder} ({error.strerror}): use another --out'
+                f'cannot write to {folder} ({error.strerror}): use another --out'
             ) from error
 
 
 def predict_file(predict: Predictor, path: Path) -> Prediction:
-    """Predict an image that may be damaged or of a size that the model's host cannot handle.
+    """Predict an image, which may be damaged or of a size that the host cannot handle.
 
     Raises:
         DataError: If it cannot be read or predicted.
@@ -124,15 +129,15 @@ def predict_file(predict: Predictor, path: Path) -> Prediction:
         problem = image_problem(path)
         if problem is None:
             return predict(path)
-    except Exception as error:  # Whatever the host makes of one image, others are still wanted.
+    except Exception as error:  # An error of the host must not stop the other images.
         raise DataError(
-            f'{path} cannot be predicted, maybe as it is too narrow or too large ({error!r})'
+            f'{path} cannot be predicted, perhaps because it is too narrow or too large ({error!r})'
         ) from error
     raise DataError(f'{path} {problem}')
 
 
 def image_problem(path: Path) -> str | None:
-    """Say why an image cannot be read, or None if it can."""
+    """Return why an image cannot be read, or None if it can."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -141,7 +146,9 @@ def image_problem(path: Path) -> str | None:
     if problem is None:
         image, problem = decode(lambda: mmcv.imfrombytes(content))
         if image is None:
-            return 'is no image that OpenCV reads, which the hosts use; save it as JPEG or PNG'
+            return (
+                'is not an image that OpenCV, which the hosts use, can read; save it as JPEG or PNG'
+            )
     return problem
 
 
@@ -160,14 +167,14 @@ def _require_new_files(plan: dict[Path, Path], endings: list[str]) -> None:
                 )
             owners[real] = path
             if os.path.realpath(stem.parent) in folders and os.path.lexists(file):
-                raise UserError(f'{file}, to be written for {path}, is there already: {advice}')
+                raise UserError(f'{file}, to be written for {path}, already exists: {advice}')
 
 
 def _detector(cfg: Config, checkpoint: str) -> Predictor:
     from mmdet.apis import DetInferencer
 
     inferencer = DetInferencer(cfg, checkpoint, show_progress=False)
-    classes = _class_names(inferencer.model, cfg, _check_whole(inferencer.model, checkpoint))
+    classes = _class_names(inferencer.model, cfg, _load_whole(inferencer.model, checkpoint))
     threshold = _drawing(cfg).get('score_thr', 0.3)
 
     def predict(path: Path) -> Prediction:
@@ -184,7 +191,7 @@ def _segmentor(cfg: Config, checkpoint: str) -> Predictor:
 
     inferencer = MMSegInferencer(cfg, checkpoint)
     inferencer.show_progress = False
-    classes = _class_names(inferencer.model, cfg, _check_whole(inferencer.model, checkpoint))
+    classes = _class_names(inferencer.model, cfg, _load_whole(inferencer.model, checkpoint))
 
     def predict(path: Path) -> Prediction:
         out = inferencer(str(path), return_vis=True)
@@ -200,11 +207,11 @@ def _classifier(cfg: Config, checkpoint: str) -> Predictor:
     from mmpretrain import ImageClassificationInferencer
 
     inferencer = ImageClassificationInferencer(cfg, checkpoint, get_device())
-    _check_whole(inferencer.model, checkpoint)
+    _load_whole(inferencer.model, checkpoint)
     size = {k: v for k, v in _drawing(cfg).items() if k in ('resize', 'rescale_factor')}
 
     def predict(path: Path) -> Prediction:
-        # By steps: its call shows a progress bar of its own. It draws only into a folder.
+        # Step by step, since calling it shows a progress bar. It draws only into a folder.
         samples = inferencer.forward(next(inferencer.preprocess([str(path)])))
         with tempfile.TemporaryDirectory() as folder:
             picture = inferencer.visualize([str(path)], samples, show_dir=folder, **size)[0]
@@ -223,20 +230,26 @@ _PREDICTORS: dict[str, Callable[[Config, str], Predictor]] = {
 
 
 def _drawing(cfg: Config) -> dict[str, Any]:
-    """How `tools/test.py --show-dir` draws."""
+    """Return the settings with which `tools/test.py --show-dir` draws."""
     return cfg.get('default_hooks', {}).get('visualization', {})
 
 
-def _check_whole(model: nn.Module, checkpoint: str) -> dict[str, Any]:
-    """The inferencers go on with random weights for what does not match. Returns what was read."""
+def _load_whole(model: nn.Module, checkpoint: str) -> dict[str, Any]:
+    """Load all weights; the inferencers ignore those that they cannot assign.
+
+    Returns:
+        Content of the checkpoint file.
+    """
     loaded: dict[str, Any] = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    check_whole_state(model, get_state_dict(loaded, checkpoint))
+    unwrap_model(model).load_state_dict(check_whole_model(model, loaded, checkpoint))
     return loaded
 
 
 def _class_names(model: nn.Module, cfg: Config, loaded: dict[str, Any]) -> Sequence[str]:
-    """The checkpoint's or, where it names none, the config's: the inferencers go on with COCO's
-    or Cityscapes' there."""
+    """Return the class names of the checkpoint or, if it has none, of the config.
+
+    The inferencers would use those of COCO or Cityscapes for such a checkpoint.
+    """
     meta: dict[str, Any] = model.dataset_meta  # type: ignore[assignment]
     if not {'dataset_meta', 'CLASSES'} & loaded.get('meta', {}).keys():
         dataset = DATASETS.build(dict(cfg.test_dataloader.dataset, lazy_init=True))

@@ -1,4 +1,4 @@
-"""From a parsed command line to the host's Runner."""
+"""Building the host's Runner from a parsed command line."""
 
 import argparse
 import os
@@ -10,18 +10,18 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from mmengine.config import Config, ConfigDict
+from mmengine.hooks import CheckpointHook, Hook, LoggerHook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from ..checkpoint.saving import save_whole_files
 from .config import read_config
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """Read the config and merge the options of `base_parser` into it.
+    """Read the config and apply the options of `base_parser` to it.
 
     Raises:
-        ConfigError: If there is no such file.
+        ConfigError: If the file does not exist.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = read_config(args.config, args.cfg_options)
@@ -41,33 +41,54 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 def guard_training(cfg: Config) -> None:
-    """Have the Runner save checkpoints whole or not at all, stop at a loss that is not finite,
-    and draw the same random numbers when it resumes."""
-    save_whole_files()
-    hooks = [dict(type='FiniteLossHook'), dict(type='ReseedHook')]
-    cfg.custom_hooks = [*cfg.get('custom_hooks', []), *hooks]
+    """Add the hooks of tools/train.py: checkpoints that are never half written, an end at a loss
+    that is not finite, and the same random numbers after resuming.
+
+    A `CheckpointHook` of another class than the host's is left as it is.
+    """
+    _replace_default_hook(cfg, 'checkpoint', CheckpointHook, 'AtomicCheckpointHook')
+    _add_hooks(cfg, 'FiniteLossHook', 'ReseedHook')
+
+
+def match_checkpoint_keys(cfg: Config) -> None:
+    """Load checkpoints whose keys differ from the model's only by `module` or `_orig_mod`."""
+    _add_hooks(cfg, 'WrapperKeysHook')
 
 
 def require_whole_checkpoint(cfg: Config) -> None:
-    """Have the Runner refuse a checkpoint that does not fill the whole model."""
-    cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='WholeCheckpointHook')]
+    """Make the Runner refuse a checkpoint that does not fill the whole model."""
+    _add_hooks(cfg, 'WholeCheckpointHook')
 
 
 def write_metrics_once(cfg: Config) -> None:
-    """Have one process write a test's metrics, where the logger is the host's own."""
-    hooks = cfg.setdefault('default_hooks', ConfigDict())
-    logger = hooks.setdefault('logger', ConfigDict(type='LoggerHook'))
-    if logger and logger.type == 'LoggerHook':
-        logger.type = 'OneWriterLoggerHook'
+    """Let only the main process write a test's metrics, if the logger hook is the host's own."""
+    _replace_default_hook(cfg, 'logger', LoggerHook, 'OneWriterLoggerHook')
+
+
+def _add_hooks(cfg: Config, *types: str) -> None:
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *(dict(type=name) for name in types)]
+
+
+def _replace_default_hook(cfg: Config, name: str, host: type[Hook], replacement: str) -> None:
+    """Replace the type of a hook that is the host's, explicitly or by default."""
+    if cfg.get('default_hooks') is None:
+        cfg.default_hooks = ConfigDict()
+    hook = cfg.default_hooks.setdefault(name, ConfigDict(type=host.__name__))
+    if isinstance(hook, dict) and hook.get('type') in (
+        host,
+        host.__name__,
+        f'mmengine.{host.__name__}',
+    ):
+        hook['type'] = replacement
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build the Runner that the config asks for, the host's default or its own."""
+    """Build the Runner of the class that the config names, by default mmengine's."""
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
 def _replace_sync_bn(node: Any) -> None:
-    """Turn every SyncBN into the BN with the same weights; SyncBN runs on GPUs only."""
+    """Replace every SyncBN, which runs on GPUs only, by BN, which has the same weights."""
     if isinstance(node, dict):
         if node.get('type') == 'SyncBN':
             node['type'] = 'BN'
@@ -78,7 +99,7 @@ def _replace_sync_bn(node: Any) -> None:
 
 
 def _distribute_on_cpu(cfg: Config) -> None:
-    """Join the launcher's processes by gloo; mmengine's own start takes a GPU for granted."""
+    """Start the process group with gloo; mmengine's own start-up assumes a GPU."""
     if cfg.launcher == 'slurm':
         _read_slurm(os.environ)
     dist.init_process_group('gloo')
@@ -88,7 +109,7 @@ def _distribute_on_cpu(cfg: Config) -> None:
 
 
 def _read_slurm(env: MutableMapping[str, str]) -> None:
-    """Tell torch what srun said; as in mmengine, the job's first node is the master."""
+    """Set torch's variables from those of srun; as in mmengine, the first node is the master."""
     env.update(
         RANK=env['SLURM_PROCID'], WORLD_SIZE=env['SLURM_NTASKS'], LOCAL_RANK=env['SLURM_LOCALID']
     )
@@ -99,7 +120,7 @@ def _read_slurm(env: MutableMapping[str, str]) -> None:
 
 
 def _complete_mmpretrain_loaders(cfg: Config) -> None:
-    """Add what mmpretrain's own tools add to every loader; its configs leave it out."""
+    """Add the settings of loaders that mmpretrain's configs leave to its own tools."""
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = cfg.get(name)
         if loader is not None:

@@ -1,1 +1,6 @@
-"""Additions to training: hooks, reseeding, layer-wise learning rates, checkpoints, resuming."""
+"""Additions to training and testing: hooks, reseeding, layer-wise learning rates, resuming."""
+
+from . import checkpoint_hook, hooks, layer_decay, loading, reseeding, testing
+
+# Importing the modules registers their hooks and constructors.
+__all__ = ['checkpoint_hook', 'hooks', 'layer_decay', 'loading', 'reseeding', 'testing']

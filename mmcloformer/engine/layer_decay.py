@@ -1,4 +1,4 @@
-"""Layer-wise learning rates in every host."""
+"""Layer-wise learning rate decay in every host."""
 
 from typing import Any
 
@@ -11,15 +11,16 @@ from ..errors import ConfigError
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """Lower learning rates towards the image, on top of mmengine's own `paramwise_cfg`.
+    """Decay the learning rate from the head towards the stem, on top of `paramwise_cfg`.
 
-    The rate of a parameter is what mmengine gives it, times `layer_decay_rate` for each layer
-    between it and the head. mmpretrain's constructor does that for classifiers only, since it
-    asks the model for the layers; this one asks its backbone.
+    The learning rate of a parameter is the one that mmengine sets, multiplied by
+    `layer_decay_rate` once per layer between the parameter and the head. mmpretrain's
+    constructor works for classifiers only, since it calls `get_layer_depth` of the model; this
+    one calls that of the backbone.
 
     Raises:
         ConfigError: If `paramwise_cfg.layer_decay_rate` is not in (0, 1], or the model's backbone
-            does not tell its layers (`get_layer_depth`).
+            has no `get_layer_depth`.
     """
 
     def _validate_cfg(self) -> None:
@@ -38,16 +39,16 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         prefix: str = '',
         is_dcn_module: int | float | None = None,
     ) -> None:
-        """Add a group for each trainable parameter.
+        """Add one parameter group per trainable parameter.
 
         Args:
-            params: The groups, added to.
-            module: The model, or with a prefix a part of it.
+            params: List that the groups are added to.
+            module: The model, or a part of it if `prefix` is given.
             prefix: Name of the part.
-            is_dcn_module: As mmengine's.
+            is_dcn_module: As in mmengine.
         """
         super().add_params(params, module, prefix, is_dcn_module)
-        if prefix:  # mmengine comes here for every part of the model, too.
+        if prefix:  # mmengine calls this for every part of the model, too.
             return
         backbone: Any = getattr(module, 'backbone', None)
         if not hasattr(backbone, 'get_layer_depth'):

@@ -1,4 +1,4 @@
-"""Finding the checkpoint to resume from."""
+"""Choosing the checkpoint to resume from."""
 
 import zipfile
 from pathlib import Path
@@ -7,18 +7,21 @@ from mmengine.config import Config
 
 
 def resume_from_last_whole(cfg: Config) -> str | None:
-    """Have the Runner resume from the last whole checkpoint of the work dir.
+    """Set the config to resume from the last complete checkpoint of the work dir.
 
-    That is the one which `last_checkpoint` names, as for the host, unless it is absent, cut
-    short or damaged: then the latest whole one. Without any, training starts as the config says,
-    `load_from` included.
+    This is the one that the file `last_checkpoint` names, as for the host. If that one is
+    missing, cut short or damaged, it is the latest complete one. If there is none, training
+    starts as the config says, with its `load_from`.
+
+    Args:
+        cfg: Config of a training, changed in place.
 
     Returns:
-        What to tell the user, if it is another one than `last_checkpoint` names.
+        Message for the user if the checkpoint is not the one that `last_checkpoint` names.
     """
     work_dir = Path(cfg.work_dir)
     pointer = work_dir / 'last_checkpoint'
-    # Empty if the process was killed while it was written.
+    # The file is empty if the process was killed while writing it.
     named = pointer.read_text(errors='replace').strip() if pointer.is_file() else ''
     if named and _is_usable(named):
         cfg.resume, cfg.load_from = True, named
@@ -41,20 +44,23 @@ def resume_from_last_whole(cfg: Config) -> str | None:
         problem = f'checkpoint {named} is gone'
     if whole is None:
         cfg.resume = False
-        damaged = f', none of {len(files)} checkpoints is whole' if files else ''
+        damaged = f', none of {len(files)} checkpoints is complete' if files else ''
         return f'{problem}{damaged}: training starts from the beginning'
     cfg.resume, cfg.load_from = True, str(whole)
-    return f'{problem}: resuming from {whole}, the last whole one'
+    return f'{problem}: resuming from {whole}, the latest complete one'
 
 
 def _is_usable(checkpoint: str | Path) -> bool:
-    """Whether all of it is there and agrees with its checksums, which loading does not look at;
-    remote files and the folders that some strategies save are left to the host."""
+    """Return whether a checkpoint is complete and matches its checksums.
+
+    Loading does not verify the checksums. Remote files, and the folders that some strategies
+    save, are left to the host.
+    """
     if '://' in str(checkpoint) or Path(checkpoint).is_dir():
         return True
     try:
         with zipfile.ZipFile(checkpoint) as archive:
             return archive.testzip() is None
-    # The latter four come from headers that are damaged themselves.
+    # Damaged headers raise the latter four.
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, ArithmeticError):
         return False

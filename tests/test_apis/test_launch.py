@@ -6,9 +6,10 @@ import sys
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 
 from mmcloformer.apis.cli import base_parser, exit_on_user_error
-from mmcloformer.apis.runner import load_config, write_metrics_once
+from mmcloformer.apis.runner import guard_training, load_config, write_metrics_once
 from tests.conftest import ROOT
 
 
@@ -102,6 +103,26 @@ def test_metrics_are_written_once_whatever_hooks_the_config_has(hooks, expected)
     cfg = Config(hooks)
     write_metrics_once(cfg)
     assert cfg.default_hooks.logger == expected
+
+
+@pytest.mark.parametrize(
+    ('hooks', 'expected'),
+    [
+        ({}, dict(type='AtomicCheckpointHook')),
+        (dict(checkpoint=dict(type=CheckpointHook)), dict(type='AtomicCheckpointHook')),
+        (
+            dict(checkpoint=dict(type='mmengine.CheckpointHook', interval=7)),
+            dict(type='AtomicCheckpointHook', interval=7),
+        ),
+        (dict(checkpoint=dict(type='TheirCheckpointHook')), dict(type='TheirCheckpointHook')),
+        (dict(checkpoint=None), None),
+    ],
+)
+def test_only_the_hosts_own_checkpoint_hook_is_replaced(hooks, expected):
+    cfg = Config(dict(default_hooks=hooks))
+    guard_training(cfg)
+    assert cfg.default_hooks.checkpoint == expected
+    assert [hook.type for hook in cfg.custom_hooks] == ['FiniteLossHook', 'ReseedHook']
 
 
 def test_other_errors_keep_their_traceback():

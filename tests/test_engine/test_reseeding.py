@@ -1,5 +1,8 @@
+import json
 import pickle
 import random
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +12,9 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
-from mmcloformer.engine.reseeding import Draw, ReseedHook, reseed_augmentation
+from mmcloformer.compat.reseeding import SeededIndex, reseed_augmentation
+from mmcloformer.engine.reseeding import ReseedHook
+from tests.conftest import ROOT
 from tests.toy import Toy, train
 
 
@@ -38,6 +43,36 @@ def test_every_iteration_draws_other_numbers_and_every_seed(tmp_path):
             ReseedHook().before_train_iter(SimpleNamespace(seed=seed, iter=iteration), 0)
             draws |= {float(torch.rand(())), np.random.rand(), random.random()}
     assert len(draws) == 2 * 20 * 3
+
+
+def test_processes_drop_other_paths_and_repeat_them_after_resuming(tmp_path):
+    """What is broadcast stays equal in both."""
+    drawn = {}
+    for name, stops in (('alone', ['3']), ('resumed', ['1', '3'])):
+        worker = [sys.executable, '-m', 'tests.test_engine.drop_path_worker']
+        processes = [
+            subprocess.Popen(
+                [*worker, str(rank), tmp_path / f'{name}_store', tmp_path / name, *stops],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank in (0, 1)
+        ]
+        for process in processes:
+            output, _ = process.communicate(timeout=120)
+            assert process.returncode == 0, output[-3000:]
+        drawn[name] = [
+            json.loads((tmp_path / f'{name}_{rank}.json').read_text()) for rank in (0, 1)
+        ]
+        assert {file.name for file in (tmp_path / name).glob('*.pth*')} == {'epoch_3.pth'}
+    assert drawn['alone'] == drawn['resumed']
+    first, second = drawn['alone']
+    assert len(first) == len(second) == 3
+    for one, other in zip(first, second):
+        assert one[:-2] != other[:-2]
+        assert one[-2:] == other[-2:]
 
 
 class Augmented(Dataset):
@@ -108,7 +143,7 @@ def test_the_dataset_stays_what_it_is():
     dataset = loader('DefaultSampler', 0).dataset
     assert isinstance(dataset, Augmented)
     dataset.factor = 2  # As hooks replace its pipeline.
-    draw = Draw(3)
+    draw = SeededIndex(3)
     draw.seed = 5
     copy = pickle.loads(pickle.dumps(dataset))  # To a worker that is spawned.
     assert dataset[pickle.loads(pickle.dumps(draw))] == copy[draw] == dataset[draw]

@@ -100,7 +100,7 @@ def test_without_a_whole_one_training_starts_as_the_config_says(tmp_path, damage
     cfg, note = resume(tmp_path, load_from='pretrained.pth', resume=True)
     assert (cfg.resume, cfg.load_from) == (False, 'pretrained.pth')
     assert 'training starts from the beginning' in note
-    assert ('none of 1 checkpoints is whole' in note) == damaged
+    assert ('none of 1 checkpoints is complete' in note) == damaged
 
 
 def test_what_only_the_host_can_judge_is_left_to_it(work_dir):

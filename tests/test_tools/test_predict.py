@@ -202,7 +202,7 @@ def test_files_found(folder):
     assert names(f'{folder}/below/*') == {'below/scene.PNG': 'out/scene'}
     assert names(f'{folder}/scene.jpg') == {'scene.jpg': 'out/scene'}
     for nothing in ('absent.png', '*.gif'):
-        with pytest.raises(UserError, match='no such image'):
+        with pytest.raises(UserError, match='found no image'):
             plan_files(str(folder / nothing), 'out', False)
     for unset in ((str(folder), ''), ('', 'out')):
         with pytest.raises(UserError, match='empty text'):
@@ -227,12 +227,12 @@ def test_label_maps_are_no_other_images_picture(folder):
 def test_files_beside_the_images_stay(folder):
     (folder / 'below' / 'scene.json').write_text('of labelme')
     photos = f'{folder}/**/*.[jP][pN]*'
-    with pytest.raises(UserError, match=r'below/scene\.json.* is there already: use another --out'):
+    with pytest.raises(UserError, match=r'below/scene\.json.* already exists: use another --out'):
         plan_files(photos, str(folder), False)
     (folder / 'below' / 'scene.PNG').unlink()
     assert plan_files(photos, str(folder), False) == {folder / 'scene.jpg': folder / 'scene'}
     (folder / 'scene_labels.png').touch()
-    with pytest.raises(UserError, match=r'scene_labels\.png.* is there already'):
+    with pytest.raises(UserError, match=r'scene_labels\.png.* already exists'):
         plan_files(photos, str(folder), True)
 
 
@@ -252,7 +252,7 @@ def test_where_nothing_can_be_written(folder, out, monkeypatch):
     out = str(folder / out)
     argv = ['predict.py', str(config), 'absent.pth', str(folder / 'scene.jpg'), '--out', out]
     monkeypatch.setattr(sys, 'argv', argv)
-    with pytest.raises(SystemExit, match=f'error: nothing can be written into {out} ') as exit:
+    with pytest.raises(SystemExit, match=f'error: cannot write to {out} ') as exit:
         runpy.run_path(str(TOOLS['predict.py']), run_name='__main__')
     assert 'use another --out' in str(exit.value)
 
@@ -276,7 +276,7 @@ def test_the_tool_lists_what_it_cannot_read(run_tool, trained, folder, tmp_path)
     for name, word in (
         ('cut.jpg', 'cut short'), ('empty.png', 'empty'), ('text.jpg', 'no image'),
         ('link.jpg', 'cannot be opened: No such file'),
-        ('a_wide.png', 'cannot be predicted, maybe as it is too narrow'),
+        ('a_wide.png', 'cannot be predicted, perhaps because it is too narrow'),
         ('high.png', 'cannot be predicted'),
     ):  # fmt: skip
         assert word in next(line for line in output.splitlines() if f'{folder / name} ' in line)

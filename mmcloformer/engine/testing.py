@@ -1,0 +1,84 @@
+"""Hooks and metrics that tools/test.py adds to the host's test."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.evaluator import DumpResults
+from mmengine.hooks import Hook, LoggerHook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+
+@HOOKS.register_module()
+class OneWriterLoggerHook(LoggerHook):
+    """Write the metrics of a test from the main process only.
+
+    The host's LoggerHook writes the file from every process at the same time, which can mix
+    their contents.
+    """
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Log the metrics and write them to the JSON file."""
+        if is_main_process():
+            super().after_test_epoch(runner, metrics)
+
+
+@HOOKS.register_module()
+class BgrToRgbHook(Hook):
+    """Reverse the channels of the images before mmpretrain's visualization hook draws them.
+
+    That hook expects RGB, and the images are BGR.
+    """
+
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Reverse the channels in the batch, which the model no longer needs."""
+        data_batch['inputs'] = data_batch['inputs'].flip(1)
+
+
+class DumpLabelMaps(DumpResults):
+    """Dump a segmentor's predictions without the logits, hundreds of megabytes per image."""
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Collect a batch of predictions."""
+        kept = [{k: v for k, v in sample.items() if k != 'seg_logits'} for sample in data_samples]
+        super().process(data_batch, kept)
+
+
+def build_dump_metric(scope: str, path: str) -> DumpResults:
+    """Build the metric that writes predictions to a pickle file.
+
+    Args:
+        scope: `default_scope` of the config.
+        path: File to write.
+    """
+    if scope == 'mmdet':
+        from mmdet.evaluation import DumpDetResults  # Encodes masks as RLE.
+
+        return DumpDetResults(out_file_path=path)
+    return (DumpLabelMaps if scope == 'mmseg' else DumpResults)(out_file_path=path)
+
+
+def draw_predictions(cfg: Config, folder: str) -> None:
+    """Turn on the host's visualization hook for every image of the test.
+
+    Args:
+        cfg: Config of a test, changed in place.
+        folder: Folder for the pictures; a relative one is put into the folder of the run, as
+            mmdet does.
+    """
+    hook = cfg.default_hooks.visualization
+    if cfg.default_scope == 'mmdet':
+        hook.update(draw=True, test_out_dir=folder)
+        return
+    if cfg.default_scope == 'mmpretrain':
+        hook.update(enable=True, interval=1)
+        cfg.custom_hooks.append(dict(type='BgrToRgbHook', priority='HIGH'))
+    else:
+        hook.update(draw=True, interval=1)
+    images = os.path.join(os.pardir, folder)  # Relative to the run's vis_data folder.
+    cfg.visualizer.vis_backends = [dict(type='LocalVisBackend', img_save_dir=images)]

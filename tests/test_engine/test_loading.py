@@ -1,0 +1,189 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.model import BaseTTAModel, MMDistributedDataParallel
+from mmengine.runner import Runner
+from torch import nn
+
+from mmcloformer.apis.config import build_model, read_config
+from mmcloformer.engine.loading import WholeCheckpointHook, WrapperKeysHook, match_keys
+from mmcloformer.errors import CheckpointError
+from tests.conftest import ROOT
+from tests.toy import Toy, toy_runner, train
+
+HOOKS = ['WrapperKeysHook', 'WholeCheckpointHook']
+
+
+def compare(model, state_dict):
+    runner = SimpleNamespace(model=model)
+    WholeCheckpointHook().after_load_checkpoint(runner, dict(state_dict=state_dict))
+
+
+def wrap(module):
+    """Wrap as DistributedDataParallel does, without a process group."""
+    wrapper = MMDistributedDataParallel.__new__(MMDistributedDataParallel)
+    nn.Module.__init__(wrapper)
+    wrapper.module = module
+    return wrapper
+
+
+class AveragingTTA(BaseTTAModel):
+    def merge_preds(self, data_samples_list):
+        return [sum(samples) / len(samples) for samples in data_samples_list]
+
+
+WRAPPERS = dict(
+    ddp=wrap,
+    nested=lambda module: wrap(wrap(module)),
+    tta=AveragingTTA,
+    ddp_tta=lambda module: wrap(AveragingTTA(module)),
+    compiled=torch.compile,
+    ddp_compiled=lambda module: wrap(torch.compile(module)),
+)
+
+
+def test_its_own_weights_pass_also_from_a_wrapped_model():
+    model = nn.Linear(2, 3)
+    compare(model, model.state_dict())
+    compare(model, {f'module.{key}': value for key, value in model.state_dict().items()})
+
+
+@pytest.mark.parametrize('name', WRAPPERS)
+def test_wrapped_models_are_unwrapped_as_the_host_does(name):
+    inner = Toy()
+    inner.test_step = None
+    compare(WRAPPERS[name](inner), inner.state_dict())
+    more = {**inner.state_dict(), 'more': torch.zeros(1)}
+    with pytest.raises(CheckpointError, match='1 of 3'):
+        compare(WRAPPERS[name](inner), more)
+
+
+@pytest.mark.parametrize(
+    ('state_dict', 'words'),
+    [
+        (dict(weight=torch.zeros(3, 2)), ['1 of 2', 'bias: model (3,), checkpoint has none']),
+        (
+            dict(weight=torch.zeros(3, 2), bias=torch.zeros(4)),
+            ['bias: model (3,), checkpoint (4,)'],
+        ),
+        (
+            dict(weight=torch.zeros(3, 2), bias=torch.zeros(3), more=torch.zeros(1)),
+            ['more: model has none, checkpoint (1,)'],
+        ),
+    ],
+)
+def test_any_difference_is_named(state_dict, words):
+    with pytest.raises(CheckpointError) as error:
+        compare(nn.Linear(2, 3), state_dict)
+    for word in words:
+        assert word in str(error.value)
+
+
+def filled(value):
+    model = Toy()
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, value)
+    return model
+
+
+class Uninitialised(Toy):
+    def init_weights(self):
+        """Do nothing: the host's fails for a compiled part."""
+
+
+@pytest.mark.parametrize('resume', [False, True])
+@pytest.mark.parametrize('own', ['plain', 'ddp', 'nested', 'compiled', 'ddp_compiled'])
+@pytest.mark.parametrize(
+    'theirs',
+    [
+        lambda key: key,
+        lambda key: f'module.{key}',
+        lambda key: f'_orig_mod.{key}',
+        lambda key: f'module._orig_mod.{key}',
+        lambda key: key.replace('layer.', 'layer.module.'),
+    ],
+    ids=['plain', 'ddp', 'compiled', 'ddp_compiled', 'inside'],
+)
+def test_the_hosts_loading_understands_wrapped_checkpoints(tmp_path, resume, own, theirs):
+    """Also of a model whose inner part is wrapped, in either direction."""
+    train(tmp_path, epochs=1)
+    checkpoint = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)
+    checkpoint['state_dict'] = {theirs(key): value for key, value in filled(5).state_dict().items()}
+    torch.save(checkpoint, tmp_path / 'wrapped.pth')
+    hooks = [dict(type=hook) for hook in HOOKS]
+    model = Uninitialised()
+    model.layer = WRAPPERS[own](model.layer) if own != 'plain' else model.layer
+    runner = toy_runner(
+        tmp_path / 'next',
+        model=model,
+        epochs=1,
+        custom_hooks=hooks,
+        load_from=str(tmp_path / 'wrapped.pth'),
+        resume=resume,
+    )
+    if resume:
+        runner.train()  # No epoch is left.
+    else:
+        runner.load_or_resume()
+    assert all((parameter == 5).all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize('key', [None, 'model', 'state_dict'])
+@pytest.mark.parametrize('ema', [[], [dict(type='EMAHook')]])
+def test_weights_by_themselves_or_under_model_are_loaded(tmp_path, key, ema):
+    """The host loads nothing from `model`."""
+    weights = filled(3).state_dict()
+    torch.save(weights if key is None else {key: weights}, tmp_path / 'weights.pth')
+    hooks = [*ema, *(dict(type=hook) for hook in HOOKS)]
+    runner = toy_runner(tmp_path, custom_hooks=hooks)
+    runner.call_hook('before_run')
+    runner.load_checkpoint(str(tmp_path / 'weights.pth'))
+    assert all((parameter == 3).all() for parameter in runner.model.parameters())
+
+
+def test_versions_of_modules_follow_their_keys():
+    model = nn.Sequential(nn.BatchNorm2d(3))
+    checkpoint = dict(state_dict=nn.Sequential(wrap(nn.BatchNorm2d(3))).state_dict())
+    WrapperKeysHook().after_load_checkpoint(SimpleNamespace(model=model), checkpoint)
+    assert checkpoint['state_dict'].keys() == model.state_dict().keys()
+    assert checkpoint['state_dict']._metadata['0']['version'] == 2
+
+
+def test_ambiguous_keys_are_kept():
+    wanted = ['a.module.w', 'a.w', 'b']
+    assert list(match_keys(dict.fromkeys(['module.a.w', 'b']), wanted)) == ['module.a.w', 'b']
+    given = ['module.b', '_orig_mod.b']
+    assert list(match_keys(dict.fromkeys(given), wanted)) == given
+    assert list(match_keys(dict.fromkeys(['a.w', 'a.module.w']), wanted)) == ['a.w', 'a.module.w']
+
+
+@pytest.mark.parametrize(
+    ('config', 'tta'),
+    [
+        ('demo/retinanet_cloformer_xxs_shapes', 'DetTTAModel'),
+        ('demo/semantic-fpn_cloformer_xxs_shapes', 'SegTTAModel'),
+    ],
+)
+def test_test_time_augmentation_by_the_real_runner(tmp_path, config, tta):
+    cfg = read_config(ROOT / 'configs' / f'{config}.py')
+    model = build_model(cfg)
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, 0.5)
+    state_dict = model.state_dict()
+    torch.save(dict(state_dict=state_dict), tmp_path / 'whole.pth')
+    state_dict.popitem()
+    torch.save(dict(state_dict=state_dict), tmp_path / 'partial.pth')
+    tta_cfg = dict(tta_cfg=dict(nms=dict(type='nms'))) if tta == 'DetTTAModel' else {}
+    settings = dict(cfg.model)
+    runner = Runner(
+        model=dict(type=tta, module=settings, **tta_cfg),
+        work_dir=str(tmp_path),
+        custom_hooks=[dict(type=hook) for hook in HOOKS],
+        default_scope=cfg.default_scope,
+        experiment_name=str(tmp_path),
+    )
+    runner.load_checkpoint(str(tmp_path / 'whole.pth'))
+    assert all((parameter == 0.5).all() for parameter in runner.model.module.parameters())
+    with pytest.raises(CheckpointError, match='not of this config: 1 of'):
+        runner.load_checkpoint(str(tmp_path / 'partial.pth'))
