@@ -13,7 +13,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .graph import ExportError, Graph
+from .graphs import ExportError, Graph
 
 Results = dict[str, NDArray[Any]]
 

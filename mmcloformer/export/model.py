@@ -10,7 +10,7 @@ from torch import nn
 
 from ..apis.config import build_model, preprocessor_of
 from ..checkpoint import check_whole_state, get_state_dict, read_checkpoint
-from .graph import ExportError, Graph
+from .graphs import ExportError, Graph
 
 # What a step of a test pipeline may say, with the hosts' defaults.
 _STEPS: dict[str, dict[str, Any]] = {

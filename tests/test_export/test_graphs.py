@@ -12,7 +12,7 @@ from mmcloformer.export import ExportError, export_onnx, make_graph
 from mmcloformer.export.comparison import Tolerance, compare
 from mmcloformer.export.segmentor import AdaptiveAveragePool
 from mmcloformer.models.deploy import DeployError
-from tests.test_export.conftest import NAMES, tiny_config, tiny_model
+from tests.test_export.tiny_models import NAMES, tiny_config, tiny_model
 
 # One below every window and stride, one of a single pixel in the deepest map, two that no window
 # divides, and a multiple of all.

@@ -5,7 +5,7 @@ from mmengine.config import ConfigDict
 from mmcloformer.errors import CheckpointError
 from mmcloformer.export import ExportError
 from mmcloformer.export.model import describe, load_model
-from tests.test_export.conftest import NAMES, tiny_config
+from tests.test_export.tiny_models import NAMES, tiny_config
 
 
 def test_weights_and_classes_come_from_the_checkpoint(tiny, tmp_path):

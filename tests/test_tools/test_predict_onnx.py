@@ -17,7 +17,7 @@ from mmcloformer.datasets.shapes import CLASSES, SEG_METAINFO
 from mmcloformer.export import export_onnx, make_graph
 from mmcloformer.export.model import _read_step, describe
 from tests.conftest import TOOLS, coco_options
-from tests.test_export.conftest import NAMES, tiny_config, tiny_model
+from tests.test_export.tiny_models import NAMES, tiny_config, tiny_model
 
 TOOL = TOOLS['predict_onnx.py']
 # Nothing of the training stack may be imported.
