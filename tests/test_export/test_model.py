@@ -54,5 +54,5 @@ def test_description_of_every_task(tiny):
 def test_a_step_that_cannot_be_described(tiny, step):
     cfg = tiny_config(NAMES['detector'])
     cfg.test_dataloader.dataset.pipeline.insert(1, ConfigDict(step))
-    with pytest.raises(ExportError, match='cannot describe'):
+    with pytest.raises(ExportError, match='which cannot be exported'):
         describe(cfg, tiny('detector')[2], (), None)
