@@ -1,6 +1,6 @@
-"""From a config and a checkpoint to an ONNX file: what `export_onnx.py` is made of."""
+"""Export of trained models to ONNX, and comparison of the file with PyTorch."""
 
-from .graph import ExportError
+from .graphs import ExportError
 from .onnx_file import export_onnx, make_graph
 
 __all__ = ['ExportError', 'export_onnx', 'make_graph']

@@ -1,4 +1,4 @@
-"""The exported file beside the host's own prediction, on images."""
+"""Comparison of an exported file with the predictions of mmdet, mmseg or mmpretrain."""
 
 import copy
 from collections.abc import Iterable, Sequence
@@ -13,20 +13,20 @@ from mmengine.dataset import Compose, pseudo_collate
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .graph import ExportError, Graph
+from .graphs import ExportError, Graph
 
 Results = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far two results may lie apart.
+    """Largest differences that are accepted.
 
     Attributes:
-        score: Of probabilities, those of a mask's pixels included.
-        box: Of corners, in pixels of the input.
-        pixels: Share of a map's pixels that may be of another class, and of a mask's that may
-            change sides although they were not as near to both.
+        score: Difference of two probabilities, including those of a mask's pixels.
+        box: Difference of two box coordinates, in pixels of the input.
+        pixels: Share of a class map's pixels whose class differs, or of a mask's pixels that
+            differ although their probability is not within `score` of one half.
     """
 
     score: float = 1e-3
@@ -39,20 +39,20 @@ HALF = Tolerance(score=3e-2, box=2.0, pixels=2e-2)
 
 @dataclass
 class Report:
-    """What a comparison found.
+    """Result of a comparison.
 
     Attributes:
-        differences: Largest difference by quantity.
-        instances: How many that both found were compared; None where a task has none.
-        disagreements: One sentence each.
+        differences: Largest difference of each quantity.
+        instances: Number of instances that both results contain; None if the task has none.
+        disagreements: One message per image that exceeds the tolerance.
     """
 
     differences: dict[str, float] = field(default_factory=dict)
     instances: int | None = None
     disagreements: list[str] = field(default_factory=list)
 
-    def differ(self, name: str, value: Any) -> float:
-        """Take a difference into account."""
+    def record(self, name: str, value: Any) -> float:
+        """Update the largest difference of a quantity and return `value`."""
         self.differences[name] = max(self.differences.get(name, 0.0), float(value))
         return float(value)
 
@@ -65,18 +65,20 @@ def compare(
     images: Iterable[str | Path],
     tolerance: Tolerance,
 ) -> Report:
-    """Predict by both and compare in pixels of the input.
+    """Predict with PyTorch and onnxruntime, and compare the results in pixels of the input.
 
     Args:
-        session: onnxruntime's, of the file. A fixed input gets images stretched to it.
-        model: The host's model as loaded.
-        graph: What was exported.
-        cfg: The config, for its test pipeline.
-        images: Files.
-        tolerance: Beyond which results disagree.
+        session: Session of onnxruntime for the file. If its input has a fixed size, images of
+            detectors and segmentors are stretched to that size.
+        model: The model as loaded, whose own `predict` is called.
+        graph: The graph that was exported.
+        cfg: Config that contains the test pipeline.
+        images: Image files.
+        tolerance: Differences that are accepted.
 
     Raises:
-        ExportError: If the test pipeline makes images of another size than the input's.
+        ExportError: If the test pipeline of a classifier produces another size than that of the
+            input.
     """
     report = Report()
     size = session.get_inputs()[0].shape[2:]
@@ -89,8 +91,8 @@ def compare(
         height, width = data['data_samples'][0].img_shape[:2]
         if isinstance(size[0], int) and size != [height, width]:
             raise ExportError(
-                f'the test pipeline makes images of {height}x{width} pixels, and the input takes '
-                f'{size[0]}x{size[1]}: export with --shape {height} {width}'
+                f'the test pipeline produces images of {height}x{width} pixels, but the input '
+                f'of the file is {size[0]}x{size[1]}: export with --shape {height} {width}'
             )
         unpadded = data['inputs'][..., :height, :width].numpy()
         names = [output.name for output in session.get_outputs()]
@@ -116,7 +118,7 @@ def _pipeline(cfg: Config, graph: Graph, size: Sequence[Any]) -> list[Any]:
 
 
 def _predict(model: Any, task: str, inputs: Tensor, samples: list[Any]) -> Results:
-    """The host's prediction, under the names of the graph's outputs."""
+    """Return the predictions of the model under the names of the graph's outputs."""
     if task == 'classification':
         return dict(probabilities=model.predict(inputs, samples)[0].pred_score[None].numpy())
     if task == 'semantic segmentation':
@@ -129,7 +131,7 @@ def _predict(model: Any, task: str, inputs: Tensor, samples: list[Any]) -> Resul
 def _paste(
     masks: NDArray[Any], boxes: NDArray[Any], height: int, width: int
 ) -> NDArray[np.float32]:
-    """Probability of each pixel of the image to lie in the mask, from those of the grids."""
+    """Interpolate masks on grids over the boxes to probabilities per pixel of the image."""
     from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 
     if not len(masks):
@@ -139,16 +141,16 @@ def _paste(
 
 
 def _compare(expected: Results, found: Results, tolerance: Tolerance, report: Report) -> str:
-    """Compare one image's results; what they disagree in, or nothing."""
+    """Compare the results of one image; return a message if they differ too much, else ''."""
     if 'probabilities' in expected:
         a, b = expected['probabilities'][0], found['probabilities'][0]
-        worst = report.differ('probability', np.abs(a - b).max())
-        # Classes that are as probable as each other may change places.
+        worst = report.record('probability', np.abs(a - b).max())
+        # Two classes of almost equal probability may swap ranks.
         agree = a.argmax() == b.argmax() or a.max() - a[b.argmax()] <= tolerance.score
         return '' if agree and worst <= tolerance.score else f'probabilities differ by {worst:.2g}'
     if 'class_map' in expected:
         share = np.mean(expected['class_map'] != found['class_map'])
-        report.differ('share of pixels', share)
+        report.record('share of pixels', share)
         return f'{share:.2%} of the pixels differ' if share > tolerance.pixels else ''
     return _compare_instances(expected, found, tolerance, report)
 
@@ -156,8 +158,11 @@ def _compare(expected: Results, found: Results, tolerance: Tolerance, report: Re
 def _compare_instances(
     expected: Results, found: Results, tolerance: Tolerance, report: Report
 ) -> str:
-    """Pair instances of the same class and place, best first; a pair may stand anywhere in both
-    lists, and the weakest of a list may fall just short of its end."""
+    """Pair instances of the same class, position and score, whatever their order.
+
+    Unpaired instances are accepted if their score is close to the lowest one: they may have been
+    cut off at the end of the other list.
+    """
     left = list(range(len(found['scores'])))
     missing = []
     report.instances = report.instances or 0
@@ -176,16 +181,20 @@ def _compare_instances(
         nearest = candidates[apart[candidates].argmin()]
         j = left.pop(nearest)
         report.instances += 1
-        report.differ('box, pixels', apart[nearest])
-        report.differ('score', abs(found['scores'][j] - score))
+        report.record('box, pixels', apart[nearest])
+        report.record('score', abs(found['scores'][j] - score))
         if 'masks' in expected:
             inside = max(1, expected['masks'][i].sum())
-            lacks = np.where(expected['masks'][i], 0.5 - found['masks'][j], found['masks'][j] - 0.5)
-            share = (lacks > tolerance.score).sum() / inside
-            if report.differ('share of mask', share) > tolerance.pixels:
+            margin = np.where(
+                expected['masks'][i], 0.5 - found['masks'][j], found['masks'][j] - 0.5
+            )
+            share = (margin > tolerance.score).sum() / inside
+            if report.record('share of mask', share) > tolerance.pixels:
                 return f'a mask differs in {share:.2%} of its pixels'
     weakest = min([*expected['scores'], *found['scores']], default=0) + tolerance.score
     unpaired = [score for score in [*missing, *found['scores'][left]] if score > weakest]
     if unpaired:
-        return f'{len(unpaired)} instances are in one result only, best score {max(unpaired):.3f}'
+        return (
+            f'{len(unpaired)} instances are in one result only, highest score {max(unpaired):.3f}'
+        )
     return ''

@@ -1,4 +1,4 @@
-"""Instance segmentation in two stages: Mask R-CNN."""
+"""The graph of Mask R-CNN."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,13 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .boxes import batched_nms, best_of_levels, clip, larger_than, pad_to_multiple
-from .graph import Graph
+from .detectors import batched_nms, clip, decode_best, larger_than, pad_to_multiple
+from .graphs import Graph
 
 
 class MaskRCNNGraph(Graph):
-    """As `DetectorGraph`, and masks `(K, S, S)`: the probability that a point of a grid over the
-    box lies on the object. Pasting them into the image is left to whoever uses them."""
+    """Returns what `RetinaNetGraph` returns, and masks `(K, S, S)` of the instances.
+
+    A mask holds, for each point of a grid over the box, the probability that the point lies on
+    the object. The graph does not paste the masks into the image.
+    """
 
     task = 'instance segmentation'
     outputs = ('boxes', 'scores', 'labels', 'masks')
@@ -25,7 +28,7 @@ class MaskRCNNGraph(Graph):
         maps = self.model.extract_feat(self.cast(padded))
         rois = self._propose(maps, height, width)
 
-        pooled = _pool(head.bbox_roi_extractor, maps, rois)
+        pooled = _pool_regions(head.bbox_roi_extractor, maps, rois)
         logits, deltas = head.bbox_head(pooled)
         all_scores = logits.float().softmax(dim=1)[:, :-1]
         kept = (all_scores > cfg.score_thr).nonzero()
@@ -36,20 +39,22 @@ class MaskRCNNGraph(Graph):
 
         kept = batched_nms(boxes, scores, labels, cfg.nms)[: cfg.max_per_img]
         boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
-        masks = head.mask_head(_pool(head.mask_roi_extractor, maps, boxes)).float().sigmoid()
+        pooled = _pool_regions(head.mask_roi_extractor, maps, boxes)
+        masks = head.mask_head(pooled).float().sigmoid()
         masks = masks.gather(1, labels[:, None, None, None].expand(-1, 1, *masks.shape[2:]))
         return boxes, scores, labels, masks.squeeze(1)
 
     def _propose(self, maps: Sequence[Tensor], height: int, width: int) -> Tensor:
+        """Return the boxes `(K, 4)` that the RPN proposes, in pixels."""
         cfg, head = self.model.test_cfg.rpn, self.model.rpn_head
-        boxes, scores, _, levels = best_of_levels(head, head(maps), cfg.nms_pre, height, width)
+        boxes, scores, _, levels = decode_best(head, head(maps), cfg.nms_pre, height, width)
         kept = larger_than(cfg.get('min_bbox_size', -1), boxes).nonzero().squeeze(1)
         boxes, scores, levels = boxes[kept], scores[kept], levels[kept]
         return boxes[batched_nms(boxes, scores, levels, cfg.nms)[: cfg.max_per_img]]
 
 
-def _pool(extractor: Any, maps: Sequence[Tensor], boxes: Tensor) -> Tensor:
-    """Pool boxes `(K, 4)` from the level that fits their size, as mmdet's SingleRoIExtractor."""
+def _pool_regions(extractor: Any, maps: Sequence[Tensor], boxes: Tensor) -> Tensor:
+    """Pool each box `(K, 4)` from the level that matches its size, like SingleRoIExtractor."""
     rois = torch.cat([torch.zeros_like(boxes[:, :1]), boxes], dim=1)
     levels = extractor.map_roi_levels(rois, len(extractor.roi_layers))
     height, width = extractor.roi_layers[0].output_size

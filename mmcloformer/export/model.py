@@ -1,4 +1,4 @@
-"""From a config and a checkpoint to a host's model, and what the file says about it."""
+"""Loading the model to export, and the metadata that describes it in the file."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -10,9 +10,9 @@ from torch import nn
 
 from ..apis.config import build_model, preprocessor_of
 from ..checkpoint import check_whole_state, get_state_dict, read_checkpoint
-from .graph import ExportError, Graph
+from .graphs import ExportError, Graph
 
-# What a step of a test pipeline may say, with the hosts' defaults.
+# Supported steps of a test pipeline: their arguments and the defaults; None is required.
 _STEPS: dict[str, dict[str, Any]] = {
     'Resize': dict(scale=None, keep_ratio=False, interpolation='bilinear', backend='cv2'),
     'ResizeEdge': dict(scale=None, edge='short', interpolation='bilinear', backend='cv2'),
@@ -21,18 +21,18 @@ _STEPS: dict[str, dict[str, Any]] = {
 
 
 def load_model(cfg: Config, checkpoint: str) -> tuple[nn.Module, tuple[str, ...]]:
-    """Build a config's model in evaluation mode, with the weights of a checkpoint.
+    """Build the model of a config in evaluation mode and load a checkpoint.
 
     Args:
-        cfg: Config of any of the three hosts; its scope becomes the default.
-        checkpoint: File of weights that fill the whole model.
+        cfg: Config for mmdet, mmseg or mmpretrain; its scope becomes the default scope.
+        checkpoint: Checkpoint with all weights of the model.
 
     Returns:
-        The model, and the names of its classes: those of the checkpoint's training data, else
-        those of the config's test data.
+        The model and the names of its classes, which come from the checkpoint if it contains
+        them, otherwise from the test data set of the config.
 
     Raises:
-        CheckpointError: If the checkpoint cannot be read or does not match.
+        CheckpointError: If the checkpoint cannot be read or does not match the model.
     """
     model = build_model(cfg)
     loaded = read_checkpoint(checkpoint)
@@ -51,22 +51,23 @@ def load_model(cfg: Config, checkpoint: str) -> tuple[nn.Module, tuple[str, ...]
 def describe(
     cfg: Config, graph: Graph, classes: tuple[str, ...], shape: tuple[int, int] | None
 ) -> dict[str, Any]:
-    """Collect all that is needed beside the graph to get from an image file to its results.
+    """Return the metadata that is needed to preprocess images and to interpret the results.
 
     Args:
-        cfg: The config of the model.
-        graph: What is exported.
-        classes: Names in the order of the labels.
-        shape: Height and width of the input if they are fixed.
+        cfg: Config of the model.
+        graph: The graph that is exported.
+        classes: Class names in the order of the labels.
+        shape: Height and width of the input, or None if they are free.
 
     Returns:
-        `task`, `classes`; `channels` (their order), `mean` and `std` of the normalisation;
-        `steps` that an image goes through before that, with the hosts' names and arguments, or
-        `Fit`: as large as it fits into the fixed input, and zeros on the right and below after
-        normalisation; `divisor`, to whose multiples the graph itself pads.
+        `task`; `classes`; `channels`, the channel order; `mean` and `std` of the normalisation;
+        `steps`, the resizing and cropping before it, with the names and arguments of mmcv and
+        mmpretrain, or `Fit`, which scales the image to fit into the fixed input and pads it with
+        zeros on the right and at the bottom after normalisation; `divisor`, to a multiple of
+        which the graph pads its input.
 
     Raises:
-        ExportError: If the test pipeline has a step that changes the image in another way.
+        ExportError: If the test pipeline changes the image in a step that is not supported.
     """
     preprocessor = preprocessor_of(cfg)
     steps = _read_steps(cfg.test_dataloader.dataset.pipeline)
@@ -98,8 +99,9 @@ def _read_step(name: str, step: Mapping[str, Any]) -> dict[str, Any]:
     given = {key: value for key, value in step.items() if key != 'type'}
     settings = known | given
     if not known or given.keys() - known.keys() or None in settings.values():
+        supported = '; '.join(f'{kind}({", ".join(fields)})' for kind, fields in _STEPS.items())
         raise ExportError(
-            f'the test pipeline has {dict(step)}, which an exported model cannot describe: it '
-            f'knows {_STEPS}'
+            f'the test pipeline contains {dict(step)}, which cannot be exported; supported are '
+            f'{supported}'
         )
     return settings

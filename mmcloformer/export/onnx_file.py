@@ -1,41 +1,49 @@
-"""Writing the file."""
+"""From a model to an ONNX file."""
 
 import copy
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from onnxscript import opset20
 from torch import nn
 
 from ..models import CloFormer
 from ..models.deploy import switch_to_deploy
-from .attention import TRANSLATIONS
-from .backbone import BackboneGraph
-from .classifier import ClassifierGraph
-from .detector import DetectorGraph
-from .graph import ExportError, Graph
+from .detectors import RetinaNetGraph
+from .graphs import BackboneGraph, ClassifierGraph, ExportError, Graph
 from .mask_rcnn import MaskRCNNGraph
 from .segmentor import SegmentorGraph
 
-# The first with Gelu. From 23 on attention is one operator, which onnxruntime 1.32 spreads over
-# heads alone: on two threads it takes twice as long as the products spelled out.
+# Opset 20 is the first with Gelu. From opset 23 on, attention is a single operator, which
+# onnxruntime 1.32 parallelises over heads only: with two threads it takes twice as long as
+# separate matrix products.
 OPSET = 20
+op: Any = opset20  # onnxscript types its operators for eager calls only.
+
+# Maximum size of the attention scores that are computed at once. onnxruntime stores all scores:
+# 4 MB stay in the cache of a core, while the 256 MB of the first stage at 800x1280 take three
+# times as long.
+_SCORE_BYTES = 4_000_000
+# The optimiser of the exporter takes quadratic time in the number of nodes. 64 parts are what
+# the first stage needs at 800x1280; larger images get larger parts.
+_MAX_PARTS = 64
 
 
 def make_graph(model: nn.Module, half: bool = False) -> Graph:
-    """Copy a host's model into the form that is exported, with its CloFormer in deploy form.
+    """Copy a model into the graph that is exported, with its CloFormer in the deploy form.
 
     Args:
         model: A classifier of mmpretrain, a segmentor of mmseg, RetinaNet or Mask R-CNN of mmdet,
-            or a backbone by itself; in evaluation mode, with its weights loaded.
-        half: Weights and activations in float16; what comes after the heads stays in float32.
+            or a CloFormer alone; in evaluation mode and with its weights loaded.
+        half: Use float16 weights and activations; the steps after the heads stay in float32.
 
     Raises:
-        ExportError: If it is none of these.
-        DeployError: If there is no CloFormer in it, or it is in training mode.
+        ExportError: If the model is of another type.
+        DeployError: If the model contains no CloFormer or is in training mode.
     """
     graph = _graph_class(model)(copy.deepcopy(model))
     switch_to_deploy(graph.model)
@@ -50,21 +58,22 @@ def export_onnx(
     dynamic: bool = False,
     metadata: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a graph as an ONNX file with the input `images` and the graph's outputs.
+    """Write a graph to an ONNX file with the input `images` and the graph's outputs.
 
     Args:
-        graph: What `make_graph` returned.
+        graph: Graph from `make_graph`.
         path: File to write.
-        shape: Height and width of the input in pixels; under `dynamic` that of the example.
-        dynamic: Let height and width be free, and the batch if the graph allows.
-        metadata: Goes into the file's `metadata_props`, each value as JSON.
+        shape: Height and width of the input in pixels; with `dynamic`, of the example input.
+        dynamic: Let height and width vary, and the batch size if the graph allows it.
+        metadata: Entries for the file's `metadata_props`; each value is stored as JSON.
     """
     free = torch.export.Dim.DYNAMIC
     axes = {2: free, 3: free} | ({0: free} if graph.batched else {})
-    # A free axis that is 1 in the example would be taken for fixed.
+    # torch.export treats an axis of length 1 in the example as fixed.
     images = torch.zeros(2 if dynamic and graph.batched else 1, 3, *shape)
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter('ignore', FutureWarning)  # Of torch and torchvision at each other.
+        # torchvision uses functions that torch has deprecated.
+        warnings.simplefilter('ignore', FutureWarning)
         program = torch.onnx.export(
             graph,
             (images,),
@@ -76,7 +85,7 @@ def export_onnx(
             custom_translation_table=TRANSLATIONS,
             verbose=False,
         )
-    assert program is not None  # Without a file name the program is returned.
+    assert program is not None  # torch.onnx.export returns None only when given a file name.
     program.model.metadata_props.update(
         {key: json.dumps(value) for key, value in (metadata or {}).items()}
     )
@@ -84,20 +93,71 @@ def export_onnx(
     program.save(path)
 
 
+def attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    """Translate `scaled_dot_product_attention` to matrix products and a softmax.
+
+    Where all sizes are known, the queries are split into at most `_MAX_PARTS` parts whose scores
+    take about `_SCORE_BYTES`; otherwise all scores are computed at once.
+
+    Args:
+        query: `(N, heads, queries, d)`; the other arguments are those of PyTorch, of which masks,
+            dropout and grouped queries are not supported.
+        key: `(N, heads, keys, d)`.
+        value: `(N, heads, keys, d)`.
+    """
+    assert (attn_mask, dropout_p, is_causal, enable_gqa) == (None, 0.0, False, False)
+    *batch, queries, width = query.shape
+    factor = op.CastLike(op.Constant(value_float=float(scale or width**-0.5)), key)
+    keys = op.Transpose(op.Mul(key, factor), perm=[0, 1, 3, 2])
+    sizes = [*batch, queries, key.shape[2]]
+    count = 1
+    if all(isinstance(size, int) for size in sizes):
+        count = _count_parts(queries, torch.Size(sizes).numel() * 4)
+    parts = op.Split(query, axis=2, num_outputs=count) if count > 1 else [query]
+    outs = [op.MatMul(op.Softmax(op.MatMul(part, keys), axis=-1), value) for part in parts]
+    return op.Concat(*outs, axis=2) if count > 1 else outs[0]
+
+
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    torch.ops.aten.scaled_dot_product_attention.default: attention
+}
+
+
+def _count_parts(queries: int, score_bytes: int) -> int:
+    """Return into how many parts to split the queries.
+
+    Split makes every part `ceil(queries / count)` long and gives the last one what remains,
+    which is empty or negative for some counts. The count is therefore computed from the length
+    of a part.
+    """
+    wanted = min(queries, _MAX_PARTS, -(-score_bytes // _SCORE_BYTES))
+    length = -(-queries // wanted)
+    return -(-queries // length)
+
+
 def _graph_class(model: Any) -> type[Graph]:
     if isinstance(model, CloFormer):
         return BackboneGraph
-    # By name, so that the other hosts need not be imported.
+    # Compare names, so that packages of other tasks need not be installed.
     bases = {f'{base.__module__.split(".")[0]}.{base.__name__}' for base in type(model).__mro__}
     if 'mmpretrain.ImageClassifier' in bases:
         return ClassifierGraph
     if 'mmseg.EncoderDecoder' in bases:
         return SegmentorGraph
     if 'mmdet.RetinaNet' in bases:
-        return DetectorGraph
+        return RetinaNetGraph
     if 'mmdet.MaskRCNN' in bases:
         return MaskRCNNGraph
     raise ExportError(
-        f'{type(model).__name__} cannot be exported: only classifiers, whole-image segmentors, '
-        'RetinaNet and Mask R-CNN can'
+        f'{type(model).__name__} cannot be exported; supported are CloFormer, ImageClassifier '
+        '(mmpretrain), EncoderDecoder (mmseg), RetinaNet and MaskRCNN (mmdet)'
     )

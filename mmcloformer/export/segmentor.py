@@ -1,19 +1,20 @@
-"""Semantic segmentation."""
+"""The graph of semantic segmentation, and layers that ONNX cannot express at free sizes."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from .graph import ExportError, Graph
+from .graphs import ExportError, Graph
 
 
 class SegmentorGraph(Graph):
-    """Class of every pixel, `(N, H, W)`, of a mmseg segmentor that takes whole images.
+    """Returns the class of every pixel, `(N, H, W)`, of a mmseg segmentor on whole images.
 
-    Not the logits: those of 150 classes are 75 times as large.
+    It does not return logits: with 150 classes they are 75 times as large.
 
     Raises:
-        ExportError: If images are taken in windows, or a threshold decides between two classes.
+        ExportError: If the segmentor uses sliding windows, or has a single output channel, which
+            mmseg compares with a threshold.
     """
 
     task = 'semantic segmentation'
@@ -27,7 +28,10 @@ class SegmentorGraph(Graph):
                 f"be exported: set it to 'whole'"
             )
         if self.model.out_channels == 1:
-            raise ExportError('a decode head with a single output channel cannot be exported')
+            raise ExportError(
+                'model.decode_head.out_channels is 1, which cannot be exported: train with one '
+                'channel per class'
+            )
         _replace_resampling(model)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -37,10 +41,12 @@ class SegmentorGraph(Graph):
 
 
 class AdaptiveAveragePool(nn.Module):
-    """`nn.AdaptiveAvgPool2d` of any map; ONNX has it for sizes known in advance only.
+    """`nn.AdaptiveAvgPool2d` as two matrix products, which can be exported at any size.
+
+    The ONNX exporter supports `nn.AdaptiveAvgPool2d` only for sizes known in advance.
 
     Args:
-        size: Rows and columns of the output.
+        size: Height and width of the output.
     """
 
     def __init__(self, size: tuple[int, int]) -> None:
@@ -48,12 +54,14 @@ class AdaptiveAveragePool(nn.Module):
         self.size = size
 
     def forward(self, x: Tensor) -> Tensor:
-        rows, columns = (_averages(n, length, x) for n, length in zip(self.size, x.shape[2:]))
+        rows, columns = (
+            _pooling_matrix(out, length, x) for out, length in zip(self.size, x.shape[2:])
+        )
         return rows @ x @ columns.T
 
 
-def _averages(windows: int, length: int, like: Tensor) -> Tensor:
-    """Weights `(windows, length)` of the adaptive averages along one axis."""
+def _pooling_matrix(windows: int, length: int, like: Tensor) -> Tensor:
+    """Return the weights `(windows, length)` of adaptive average pooling along one axis."""
     index = torch.arange(windows, device=like.device)[:, None]
     start = index * length // windows
     stop = ((index + 1) * length + windows - 1) // windows
@@ -63,8 +71,10 @@ def _averages(windows: int, length: int, like: Tensor) -> Tensor:
 
 
 def _replace_resampling(model: nn.Module) -> None:
-    """Replace adaptive pooling, and mmseg's upsampling: it takes `int()` of a size, which would
-    stay in the graph as it was for the example."""
+    """Replace layers whose export would be valid for the size of the example only.
+
+    These are adaptive pooling and mmseg's `Upsample`, which calls `int()` on a size.
+    """
     from mmseg.models.utils import Upsample
 
     for parent in list(model.modules()):

@@ -1,4 +1,4 @@
-"""The graphs compute what the hosts predict, and their files what the graphs compute."""
+"""Graphs agree with the predictions of mmdet, mmseg and mmpretrain, and files with graphs."""
 
 import copy
 
@@ -12,15 +12,15 @@ from mmcloformer.export import ExportError, export_onnx, make_graph
 from mmcloformer.export.comparison import Tolerance, compare
 from mmcloformer.export.segmentor import AdaptiveAveragePool
 from mmcloformer.models.deploy import DeployError
-from tests.test_export.conftest import NAMES, tiny_config, tiny_model
+from tests.test_export.tiny_models import NAMES, tiny_config, tiny_model
 
-# One below every window and stride, one of a single pixel in the deepest map, two that no window
-# divides, and a multiple of all.
+# Smaller than every stride, a deepest map of one row, two sizes that no window divides, and one
+# that all divide.
 SIZES = [(17, 30), (64, 90), (101, 141), (225, 330), (320, 352)]
 
 
 class InTorch:
-    """A graph that looks like onnxruntime's session of it."""
+    """Runs a graph in PyTorch behind the interface of an onnxruntime session."""
 
     def __init__(self, graph, size=('height', 'width')):
         self.graph, self.size = graph, size
@@ -45,14 +45,14 @@ def images(shapes):
 
 @pytest.mark.parametrize('size', [('height', 'width'), (100, 150)])
 @pytest.mark.parametrize('kind', list(NAMES))
-def test_graph_is_the_hosts_prediction(tiny, images, kind, size):
+def test_graph_agrees_with_predict(tiny, images, kind, size):
     cfg, model, graph = tiny(kind)
     if kind == 'classifier' and size == (100, 150):
-        size = (64, 64)  # What its test pipeline ends with.
+        size = (64, 64)  # The size that its test pipeline produces.
     report = compare(InTorch(graph, size), model, graph, cfg, images, Tolerance())
     assert report.disagreements == []
     assert report.differences
-    # The comparison had something to compare.
+    # There are instances to compare.
     if kind in ('detector', 'mask-rcnn'):
         results = graph(torch.randn(1, 3, 128, 128))
         assert len(results[0]) > 5
@@ -115,14 +115,14 @@ def test_adaptive_average_pool(size, length):
     torch.testing.assert_close(AdaptiveAveragePool((size, size))(x), expected)
 
 
-def test_the_model_stays_as_it_was(tiny):
+def test_model_is_not_changed(tiny):
     _, model, graph = tiny('upernet')
     assert not model.backbone.deployed
     assert graph.model.backbone.deployed
     assert any(isinstance(module, nn.AdaptiveAvgPool2d) for module in model.modules())
 
 
-def test_what_cannot_be_exported_is_said():
+def test_unsupported_models_are_refused():
     with pytest.raises(ExportError, match='Conv2d cannot be exported'):
         make_graph(nn.Conv2d(3, 3, 1).eval())
     cfg = tiny_config(NAMES['segmentor'])

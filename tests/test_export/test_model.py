@@ -5,7 +5,7 @@ from mmengine.config import ConfigDict
 from mmcloformer.errors import CheckpointError
 from mmcloformer.export import ExportError
 from mmcloformer.export.model import describe, load_model
-from tests.test_export.conftest import NAMES, tiny_config
+from tests.test_export.tiny_models import NAMES, tiny_config
 
 
 def test_weights_and_classes_come_from_the_checkpoint(tiny, tmp_path):
@@ -54,5 +54,5 @@ def test_description_of_every_task(tiny):
 def test_a_step_that_cannot_be_described(tiny, step):
     cfg = tiny_config(NAMES['detector'])
     cfg.test_dataloader.dataset.pipeline.insert(1, ConfigDict(step))
-    with pytest.raises(ExportError, match='cannot describe'):
+    with pytest.raises(ExportError, match='which cannot be exported'):
         describe(cfg, tiny('detector')[2], (), None)

@@ -1,4 +1,4 @@
-"""The export as a user runs it."""
+"""Tests of the export tool."""
 
 import json
 import re
@@ -8,12 +8,15 @@ import onnxruntime
 import pytest
 import torch
 
-from tests.test_export.conftest import NAMES, tiny_config, tiny_model
+from mmcloformer.errors import UserError
+from mmcloformer.export import ExportError
+from mmcloformer.export.graphs import ClassifierGraph
+from tests.test_export.tiny_models import NAMES, tiny_config, tiny_model
 
 
 @pytest.fixture(scope='module')
 def files(tmp_path_factory):
-    """A config and a checkpoint of a small classifier, segmentor or detector."""
+    """Write the config and the checkpoint of a small model of a kind."""
     folder = tmp_path_factory.mktemp('files')
 
     def write(kind):
@@ -32,12 +35,11 @@ def metadata(path):
     return {key: json.loads(value) for key, value in properties.items()}
 
 
-def test_a_detector_of_fixed_size(files, run_tool, shapes, tmp_path):
+def test_detector_of_fixed_size(files, tool_main, capsys, shapes, tmp_path):
     out = tmp_path / 'model.onnx'
     folder = shapes / 'coco/val2017'
-    printed = run_tool(
-        'export_onnx.py', *files('detector'), out, '--shape', 64, 96, '--verify', folder
-    )
+    tool_main('export_onnx.py', *files('detector'), out, '--shape', 64, 96, '--verify', folder)
+    printed = capsys.readouterr().out
     assert f'{out}: detection' in printed
     assert 'on 4 images' in printed
     for quantity in ('box, pixels', 'score'):
@@ -56,7 +58,7 @@ def test_half_precision(files, run_tool, tmp_path):
     printed = run_tool(
         'export_onnx.py', *files('classifier'), out, '--shape', 64, 64, '--fp16', cwd=tmp_path
     )
-    # Without the demo's scenes it draws some.
+    # The working directory has no demo data set, so the tool draws 8 scenes.
     assert 'on 8 images' in printed
     assert 0 < float(re.search(r'probability: (\S+)', printed)[1]) < 3e-2
     weights = [weight for weight in onnx.load(out).graph.initializer if len(weight.dims) == 4]
@@ -78,32 +80,34 @@ def test_the_others_at_any_size(files, run_tool, real_data, tmp_path, kind):
     assert not any(isinstance(side, int) for side in shape[2:])
 
 
-def test_disagreement_is_an_error(files, run_tool, shapes, tmp_path, monkeypatch):
-    """A graph that is not of the model that it is compared with."""
-    config, checkpoint = files('classifier')
-    (tmp_path / 'swap_classes.py').write_text(
-        'from mmcloformer.export.classifier import ClassifierGraph\n'
-        'plain = ClassifierGraph.forward\n'
-        'ClassifierGraph.forward = lambda self, images: plain(self, images).flip(1)\n'
+def test_disagreement_is_an_error(files, tool_main, capsys, shapes, tmp_path, monkeypatch):
+    """The exported graph reverses the order of the classes."""
+    forward = ClassifierGraph.forward
+    monkeypatch.setattr(
+        ClassifierGraph, 'forward', lambda self, images: forward(self, images).flip(1)
     )
-    broken = tmp_path / 'broken.py'
-    broken.write_text(
-        f'_base_ = {str(config)!r}\n'
-        "custom_imports = dict(imports=['mmcloformer', 'swap_classes'])\n"
-    )
-    monkeypatch.setenv('PYTHONPATH', str(tmp_path))
-    printed = run_tool(
-        'export_onnx.py', broken, checkpoint, tmp_path / 'model.onnx', '--shape', 64, 64,
-        '--verify', shapes / 'coco/val2017', code=1,
-    )  # fmt: skip
-    assert 'error: onnxruntime disagrees with PyTorch on' in printed
-    assert float(re.search(r'probability: (\S+)', printed)[1]) > 1e-3
+    with pytest.raises(ExportError, match='onnxruntime disagrees with PyTorch on'):
+        tool_main(
+            'export_onnx.py', *files('classifier'), tmp_path / 'model.onnx', '--shape', 64, 64,
+            '--verify', shapes / 'coco/val2017',
+        )  # fmt: skip
+    assert float(re.search(r'probability: (\S+)', capsys.readouterr().out)[1]) > 1e-3
 
 
-def test_no_images_are_said_before_the_work(files, run_tool, tmp_path):
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (('--verify', 'none'), '--verify none contains no images'),
+        (('--shape', 0, 64), r'--shape is 0 64; .* at least 1'),
+    ],
+)
+def test_arguments_are_checked_before_the_export(files, tool_main, tmp_path, options, message):
     out = tmp_path / 'model.onnx'
-    printed = run_tool(
-        'export_onnx.py', *files('classifier'), out, '--verify', tmp_path / 'none', code=1
-    )
-    assert 'error: no image to compare on' in printed
+    with pytest.raises(UserError, match=message):
+        tool_main('export_onnx.py', *files('classifier'), out, *options)
     assert not out.exists()
+
+
+def test_output_is_a_directory(files, tool_main, tmp_path):
+    with pytest.raises(UserError, match='is a directory; give the name of the file to write'):
+        tool_main('export_onnx.py', *files('classifier'), tmp_path)

@@ -1,4 +1,4 @@
-"""Prediction without torch is prediction by the host."""
+"""The standalone prediction tool agrees with mmdet, mmseg and mmpretrain."""
 
 import importlib.util
 import json
@@ -17,16 +17,16 @@ from mmcloformer.datasets.shapes import CLASSES, SEG_METAINFO
 from mmcloformer.export import export_onnx, make_graph
 from mmcloformer.export.model import _read_step, describe
 from tests.conftest import TOOLS, coco_options
-from tests.test_export.conftest import NAMES, tiny_config, tiny_model
+from tests.test_export.tiny_models import NAMES, tiny_config, tiny_model
 
 TOOL = TOOLS['predict_onnx.py']
-# Nothing of the training stack may be imported.
+# Makes the import of any package of the training stack fail.
 BLOCKER = """
 import runpy, sys
 class Blocker:
     def find_spec(self, name, path=None, target=None):
         if name.partition('.')[0] in {blocked}:
-            raise ImportError(f'{{name}} is not there')
+            raise ImportError(f'{{name}} is blocked')
 sys.meta_path.insert(0, Blocker())
 sys.argv = {argv}
 runpy.run_path(sys.argv[0], run_name='__main__')
@@ -45,12 +45,33 @@ def tool():
     return module
 
 
-def predict(*args, code=0):
+def predict_without_torch(*args):
+    """Run the tool in a process that cannot import the training stack."""
     argv = list(map(str, [TOOL, *args]))
     script = BLOCKER.format(blocked=BLOCKED, argv=argv)
     done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
-    assert done.returncode == code, done.stderr
-    return done.stdout + done.stderr
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def predict(tool, monkeypatch, capsys):
+    """Run the tool in this process and return what it prints, its error message included."""
+
+    def run(*args, fails=False):
+        monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, args)])
+        message = ''
+        if fails:
+            with pytest.raises(SystemExit) as exit_info:
+                tool.main()
+            message = exit_info.value.code
+            assert isinstance(message, str)  # sys.exit prints it and exits with 1.
+        else:
+            tool.main()
+        captured = capsys.readouterr()
+        return captured.out + captured.err + message
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -66,7 +87,7 @@ def predict(*args, code=0):
     ],
     ids=str,
 )
-def test_steps_are_the_hosts(tool, step):
+def test_steps_equal_those_of_mmcv_and_mmpretrain(tool, step):
     init_default_scope('mmpretrain')
     __import__('mmpretrain.datasets')
     transform = TRANSFORMS.build(dict(step))
@@ -85,7 +106,7 @@ def test_fit_keeps_the_ratio(tool):
         assert tool.fit_step(np.zeros((*shape, 3), np.uint8), step).shape[:2] == expected
 
 
-def test_masks_are_pasted_as_by_the_host(tool):
+def test_masks_are_pasted_as_by_mmdet(tool):
     from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 
     rng = np.random.RandomState(0)
@@ -113,7 +134,7 @@ def test_masks_are_encoded_as_by_pycocotools(tool, share):
 
 @pytest.fixture(scope='module')
 def exported(tmp_path_factory):
-    """Config, checkpoint and file of a kind of model, for the scenes' own size."""
+    """Return config, checkpoint and ONNX file of a kind of model, for inputs of 128x128."""
     folder = tmp_path_factory.mktemp('exported')
     classes = {'detector': CLASSES, 'mask-rcnn': CLASSES, 'segmentor': SEG_METAINFO['classes']}
 
@@ -133,11 +154,13 @@ def exported(tmp_path_factory):
 
 
 @pytest.mark.parametrize('kind', ['detector', pytest.param('mask-rcnn', marks=pytest.mark.slow)])
-def test_instances_are_those_of_the_hosts_test(exported, shapes, run_tool, tmp_path, kind):
+def test_instances_are_those_of_the_test_tool(exported, shapes, run_tool, tmp_path, kind):
     config, checkpoint, model = exported(kind)
     annotations = shapes / 'coco/annotations/instances_val2017.json'
     out, expected = tmp_path / 'results.json', tmp_path / 'expected.pkl'
-    printed = predict(model, shapes / 'coco/val2017', '--out', out, '--annotations', annotations)
+    printed = predict_without_torch(
+        model, shapes / 'coco/val2017', '--out', out, '--annotations', annotations
+    )
     assert '4 images' in printed
     run_tool(
         'test.py', config, checkpoint, '--work-dir', tmp_path, '--out', expected,
@@ -165,8 +188,8 @@ def test_instances_are_those_of_the_hosts_test(exported, shapes, run_tool, tmp_p
                 assert ious.max() > 0.99
 
 
-def test_a_fixed_size_takes_any_image(exported, tmp_path):
-    """The instances of an image and of the same one twice as large are the same."""
+def test_a_fixed_size_takes_any_image(exported, predict, tmp_path):
+    """An image and the same image at twice the size give the same instances."""
     model = exported('detector')[2]
     image = cv2.GaussianBlur(np.random.RandomState(0).rand(96, 128, 3) * 255, (0, 0), 8)
     image = image.astype(np.uint8)
@@ -182,12 +205,12 @@ def test_a_fixed_size_takes_any_image(exported, tmp_path):
     assert len(small) == len(large) > 5
     for a, b in zip(small, large):
         np.testing.assert_allclose(np.float32(a['bbox']) * 2, b['bbox'], atol=0.5)
-        # The lower fourth of the input is padding.
+        # The lowest quarter of the input is padding.
         assert a['bbox'][1] + a['bbox'][3] <= 96
 
 
 @pytest.mark.slow
-def test_class_maps_are_those_of_the_host(exported, shapes, tmp_path):
+def test_class_maps_are_those_of_mmseg(exported, predict, shapes, tmp_path):
     config, checkpoint, model = exported('segmentor')
     out = tmp_path / 'results.json'
     folder = shapes / 'ade20k/images/validation'
@@ -205,8 +228,8 @@ def test_class_maps_are_those_of_the_host(exported, shapes, tmp_path):
         assert sum(record['pixels'].values()) == found.size
 
 
-def test_a_folder_with_broken_and_odd_files(exported, shapes, tmp_path):
-    """All that can be predicted is, the narrow ones, too."""
+def test_a_folder_with_broken_and_odd_files(exported, predict, shapes, tmp_path):
+    """Unreadable files are reported, and all images are predicted, however narrow."""
     model = exported('detector')[2]
     folder = tmp_path / 'images'
     (folder / 'folder.jpg').mkdir(parents=True)
@@ -219,8 +242,8 @@ def test_a_folder_with_broken_and_odd_files(exported, shapes, tmp_path):
     for name, shape in (('a_wide.png', (1, 300, 3)), ('high.png', (3000, 2, 3))):
         cv2.imwrite(str(folder / name), np.zeros(shape, np.uint8))
     out = tmp_path / 'results.json'
-    printed = predict(model, folder, '--out', out, code=1)
-    assert printed.count('not an image that opencv can read') == 2
+    printed = predict(model, folder, '--out', out, fails=True)
+    assert printed.count('opencv cannot read this file as an image') == 2
     for name, reason in (('folder.jpg', 'Is a directory'), ('link.jpg', 'No such file')):
         assert reason in next(line for line in printed.splitlines() if str(folder / name) in line)
     assert '3 images, results in' in printed
@@ -238,28 +261,30 @@ def test_a_folder_with_broken_and_odd_files(exported, shapes, tmp_path):
     ],
     ids=lambda step: step['type'],
 )
-def test_no_side_shrinks_to_nothing(tool, step):
+def test_no_side_shrinks_to_zero(tool, step):
     step = dict(step, interpolation='bilinear', backend='cv2')
     for shape in ((1, 300), (3000, 2)):
         resized = tool.STEPS[step['type']](np.zeros((*shape, 3), np.uint8), step)
         assert min(resized.shape[:2]) == 1
 
 
-def test_annotations_of_other_classes(exported, tmp_path):
+def test_annotations_of_other_classes(exported, predict, tmp_path):
     cv2.imwrite(str(tmp_path / 'x.png'), np.zeros((8, 8, 3), np.uint8))
     wrong = tmp_path / 'wrong.json'
     args = (exported('detector')[2], tmp_path, '--out', tmp_path / 'r.json', '--annotations', wrong)
     wrong.write_text(json.dumps(dict(images=[], categories=[dict(name=CLASSES[0], id=1)])))
-    printed = predict(*args, code=1)
+    printed = predict(*args, fails=True)
     lacking = f'lacks {len(CLASSES) - 1} of the {len(CLASSES)} classes of the model'
-    assert f'error: --annotations {wrong} {lacking}, {CLASSES[1]!r} for one' in printed
+    assert f'error: --annotations {wrong} {lacking}, for example {CLASSES[1]!r}' in printed
     wrong.write_text('[]')
-    assert f'error: --annotations {wrong} is no COCO file' in predict(*args, code=1)
+    assert f'error: --annotations {wrong} cannot be read as a COCO file' in predict(
+        *args, fails=True
+    )
 
 
-def test_results_that_cannot_be_written(tool, exported, tmp_path):
+def test_results_that_cannot_be_written(tool, exported, predict, tmp_path):
     cv2.imwrite(str(tmp_path / 'x.png'), np.zeros((8, 8, 3), np.uint8))
-    printed = predict(exported('detector')[2], tmp_path, '--out', tmp_path, code=1)
+    printed = predict(exported('detector')[2], tmp_path, '--out', tmp_path, fails=True)
     assert f'error: --out {tmp_path} cannot be written: Is a directory' in printed
     (tmp_path / 'y.png.png').mkdir()
     with pytest.raises(OSError, match='cannot be written'):
@@ -273,7 +298,7 @@ def test_classes_are_ranked(tool):
     assert [c['name'] for c in record['classes']] == ['b', 'a', 'c']
 
 
-def test_another_onnx_file_is_refused(tmp_path):
+def test_another_onnx_file_is_refused(predict, tmp_path):
     import onnx
 
     node = onnx.helper.make_node('Identity', ['x'], ['y'])
@@ -284,5 +309,5 @@ def test_another_onnx_file_is_refused(tmp_path):
         onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10), tmp_path / 'o.onnx'
     )
     cv2.imwrite(str(tmp_path / 'x.png'), np.zeros((8, 8, 3), np.uint8))
-    printed = predict(tmp_path / 'o.onnx', tmp_path, '--out', tmp_path / 'r.json', code=1)
-    assert 'no model of tools/deployment/export_onnx.py' in printed
+    printed = predict(tmp_path / 'o.onnx', tmp_path, '--out', tmp_path / 'r.json', fails=True)
+    assert 'was not written by export_onnx.py' in printed

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Export a trained model to ONNX, run the file in onnxruntime and compare it with PyTorch.
 
-Exits with 1 if detections or labels disagree; the file is there nevertheless.
+The exit code is 1 if the results differ by more than the tolerance; the file is kept.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 import onnxruntime
 from mmengine.config import Config
 
-import mmcloformer  # before any host: it puts the ops stand-in in place
+import mmcloformer  # before mmdet, mmseg and mmpretrain: it may install the mmcv operators
 from mmcloformer.analysis.complexity import DEFAULT_SHAPES
 from mmcloformer.apis.cli import add_cfg_options, exit_on_user_error
 from mmcloformer.apis.config import read_config
@@ -38,23 +38,30 @@ def main() -> None:
         type=int,
         nargs=2,
         metavar=('H', 'W'),
-        help='size of the input (default: 800 1280 for mmdet, 512 512 mmseg, 224 224 mmpretrain)',
+        help='input size (default: 800 1280 for mmdet, 512 512 for mmseg, 224 224 for mmpretrain)',
     )
     parser.add_argument(
-        '--dynamic', action='store_true', help='any size of input, and any batch but for detectors'
+        '--dynamic',
+        action='store_true',
+        help='accept any input size, and any batch size unless the model is a detector',
     )
-    parser.add_argument('--fp16', action='store_true', help='float16 weights and activations')
+    parser.add_argument('--fp16', action='store_true', help='use float16 weights and activations')
     parser.add_argument(
-        '--verify', type=Path, metavar='DIR', help=f'images to compare on, the first {NUM_IMAGES}'
+        '--verify',
+        type=Path,
+        metavar='DIR',
+        help=f'compare on the first {NUM_IMAGES} images of this directory',
     )
     add_cfg_options(parser)
     args = parser.parse_args()
     cfg = read_config(args.config, args.cfg_options)
     if args.shape and min(args.shape) < 1:
-        raise UserError(f'--shape takes positive numbers, got {args.shape[0]} {args.shape[1]}')
+        raise UserError(
+            f'--shape is {args.shape[0]} {args.shape[1]}; height and width must be at least 1'
+        )
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     if Path(args.out).is_dir():
-        raise UserError(f'{args.out} is a folder; name the file to write')
+        raise UserError(f'{args.out} is a directory; give the name of the file to write')
     with images_to_compare(args.verify) as images:
         run(args, cfg, images)
 
@@ -76,7 +83,10 @@ def run(args: argparse.Namespace, cfg: Config, images: list[Path]) -> None:
     for name, value in report.differences.items():
         print(f'  {name}: {value:.2g}')
     if report.instances == 0:
-        print('  nothing: no object was found in them by either; --verify a folder where some are')
+        print(
+            '  none: neither found an object in these images; set --verify to a directory of '
+            'images with objects of the classes'
+        )
     if report.disagreements:
         raise ExportError(
             'onnxruntime disagrees with PyTorch on ' + '; '.join(report.disagreements)
@@ -85,7 +95,7 @@ def run(args: argparse.Namespace, cfg: Config, images: list[Path]) -> None:
 
 @contextmanager
 def images_to_compare(folder: Path | None) -> Iterator[list[Path]]:
-    """The first images of a folder, else of the demo's scenes, else of new ones."""
+    """Yield the first images of `folder`, or of the demo data set; generate scenes without both."""
     with tempfile.TemporaryDirectory() as temporary:
         if folder is None and not DEMO_SCENES.is_dir():
             write_shapes(temporary, ('coco',), num_train=1, num_val=NUM_IMAGES)
@@ -93,7 +103,10 @@ def images_to_compare(folder: Path | None) -> Iterator[list[Path]]:
         folder = folder or DEMO_SCENES
         images = sorted(p for p in folder.glob('*') if p.suffix.lower() in SUFFIXES and p.is_file())
         if not images:
-            raise UserError(f'no image to compare on in {folder}')
+            raise UserError(
+                f'--verify {folder} contains no images; give a directory of images that '
+                f'end in {", ".join(SUFFIXES)}'
+            )
         yield images[:NUM_IMAGES]
 
 

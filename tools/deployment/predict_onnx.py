@@ -1,10 +1,9 @@
 #!/usr/bin/env python
-"""Run what export_onnx.py wrote on images, without torch and without the OpenMMLab packages.
+"""Run a model exported by export_onnx.py on images, without torch and the OpenMMLab packages.
 
-It needs numpy, opencv and onnxruntime (and Pillow for ImageNet classifiers, whose images Pillow
-resizes), and can be copied alone to where the model goes. Results go into one JSON file: for
-detectors a list in COCO's format of results, which pycocotools scores; for classifiers the five
-best classes an image; for segmentors a map of class numbers an image, as PNG files beside it.
+This single file needs numpy, opencv and onnxruntime, and Pillow if the test pipeline uses it (as
+for ImageNet). It writes one JSON file: for detectors, results in COCO's format; for classifiers,
+the five best classes of each image; for segmentors, the path of each image's PNG of class indices.
 """
 
 import argparse
@@ -24,7 +23,7 @@ Mask = NDArray[np.bool_]
 Fields = dict[str, Any]
 
 SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
-DESCRIPTION = ('task', 'classes', 'channels', 'mean', 'std', 'steps')
+METADATA_KEYS = ('task', 'classes', 'channels', 'mean', 'std', 'steps')
 CV2_MODES = {
     'nearest': cv2.INTER_NEAREST,
     'bilinear': cv2.INTER_LINEAR,
@@ -35,7 +34,7 @@ CV2_MODES = {
 
 
 class Model:
-    """An exported model and the description that it carries."""
+    """An exported model and the metadata stored in its file."""
 
     def __init__(self, path: Path, threads: int = 0) -> None:
         options = onnxruntime.SessionOptions()
@@ -45,54 +44,56 @@ class Model:
         )
         properties = self.session.get_modelmeta().custom_metadata_map
         if 'task' not in properties:
-            sys.exit(f'error: {path} is no model of export_onnx.py: it does not tell its task')
-        self.about = {key: json.loads(properties[key]) for key in DESCRIPTION}
-        self.names = self.about['classes']
+            sys.exit(f'error: {path} was not written by export_onnx.py: its metadata has no task')
+        self.metadata = {key: json.loads(properties[key]) for key in METADATA_KEYS}
+        self.names = self.metadata['classes']
 
     def __call__(self, image: Pixels) -> Fields:
-        """Results by name, in pixels of the image."""
+        """Return the results by name; boxes and maps are in pixels of `image`."""
         resized = image
-        for step in self.about['steps']:
+        for step in self.metadata['steps']:
             resized = STEPS[step['type']](resized, step)
         outputs = self.session.run(None, {'images': self.normalise(resized)})
         results = dict(zip((output.name for output in self.session.get_outputs()), outputs))
-        if self.about['task'] == 'classification':
+        if self.metadata['task'] == 'classification':
             return results
-        if self.about['task'] == 'semantic segmentation':
-            return self._maps(results, image, resized)
-        return self._instances(results, image, resized)
+        if self.metadata['task'] == 'semantic segmentation':
+            return restore_map(results, image, resized)
+        return restore_instances(results, image, resized)
 
     def normalise(self, image: Pixels) -> Floats:
-        """Input `(1, 3, H, W)`, padded with zeros where the model's size is fixed."""
-        if self.about['channels'] == 'RGB':
+        """Return the input `(1, 3, H, W)`, padded with zeros if the model has a fixed size."""
+        if self.metadata['channels'] == 'RGB':
             image = image[..., ::-1]
-        mean, std = (np.float32(self.about[key]) for key in ('mean', 'std'))
+        mean, std = (np.float32(self.metadata[key]) for key in ('mean', 'std'))
         tensor = ((image - mean) / std).transpose(2, 0, 1)
         fixed = self.session.get_inputs()[0].shape[2:]
         if isinstance(fixed[0], int):
-            margins = [(0, want - have) for want, have in zip(fixed, tensor.shape[1:])]
-            tensor = np.pad(tensor, [(0, 0), *margins])
+            padding = [(0, target - size) for target, size in zip(fixed, tensor.shape[1:])]
+            tensor = np.pad(tensor, [(0, 0), *padding])
         return np.ascontiguousarray(tensor[None])
 
-    @staticmethod
-    def _maps(results: Fields, image: Pixels, resized: Pixels) -> Fields:
-        (height, width), (inner_height, inner_width) = image.shape[:2], resized.shape[:2]
-        inner = results['class_map'][0, :inner_height, :inner_width].astype(np.int32)
-        return dict(class_map=cv2.resize(inner, (width, height), interpolation=cv2.INTER_NEAREST))
 
-    @staticmethod
-    def _instances(results: Fields, image: Pixels, resized: Pixels) -> Fields:
-        (height, width), (inner_height, inner_width) = image.shape[:2], resized.shape[:2]
-        factors = np.array([width / inner_width, height / inner_height] * 2, np.float32)
-        results['boxes'] = (results['boxes'] * factors).clip(0, [width, height] * 2)
-        if 'masks' in results:
-            pairs = zip(results['masks'], results['boxes'])
-            results['masks'] = [paste(mask, box, height, width) for mask, box in pairs]
-        return results
+def restore_map(results: Fields, image: Pixels, resized: Pixels) -> Fields:
+    """Crop a class map to the resized image and scale it to the original."""
+    (height, width), (rows, columns) = image.shape[:2], resized.shape[:2]
+    class_map = results['class_map'][0, :rows, :columns].astype(np.int32)
+    return dict(class_map=cv2.resize(class_map, (width, height), interpolation=cv2.INTER_NEAREST))
+
+
+def restore_instances(results: Fields, image: Pixels, resized: Pixels) -> Fields:
+    """Scale boxes to the original image and paste masks into it."""
+    (height, width), (rows, columns) = image.shape[:2], resized.shape[:2]
+    factors = np.array([width / columns, height / rows] * 2, np.float32)
+    results['boxes'] = (results['boxes'] * factors).clip(0, [width, height] * 2)
+    if 'masks' in results:
+        pairs = zip(results['masks'], results['boxes'])
+        results['masks'] = [paste(mask, box, height, width) for mask, box in pairs]
+    return results
 
 
 def resize(image: Pixels, width: int, height: int, step: Fields) -> Pixels:
-    """Resize as mmcv does, but to one pixel where it fails for none."""
+    """Resize like mmcv, but never to less than one pixel, where mmcv fails."""
     size = max(1, width), max(1, height)
     if step['backend'] == 'pillow':
         from PIL import Image
@@ -144,23 +145,23 @@ STEPS = {
 
 
 def paste(mask: Floats, box: Floats, height: int, width: int) -> Mask:
-    """Mask `(height, width)` of the image from one on a grid over the box, bilinearly."""
+    """Interpolate a mask on a grid over the box bilinearly to a mask `(height, width)`."""
     columns, rows = (
-        interpolation(mask.shape[1 - axis], box[axis], box[axis + 2], size)
+        interpolation_matrix(mask.shape[1 - axis], box[axis], box[axis + 2], size)
         for axis, size in ((0, width), (1, height))
     )
     return rows @ mask @ columns.T >= 0.5
 
 
-def interpolation(samples: int, start: float, stop: float, length: int) -> Floats:
-    """Weights `(length, samples)` of the samples between start and stop at each pixel."""
+def interpolation_matrix(samples: int, start: float, stop: float, length: int) -> Floats:
+    """Return the weights `(length, samples)` of samples between start and stop at each pixel."""
     pixels = np.arange(length, dtype=np.float32) + 0.5
     position = (pixels - start) / max(stop - start, 1e-6) * samples - 0.5
     return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(samples, dtype=np.float32)))
 
 
 def encode(mask: Mask) -> Fields:
-    """COCO's compressed run lengths of a mask (`rleToString` of pycocotools' maskApi.c)."""
+    """Return the compressed RLE of a mask, as `rleToString` in pycocotools' maskApi.c does."""
     pixels = np.concatenate([[False], mask.T.ravel(), [not mask[-1, -1]]])
     runs = np.diff(np.flatnonzero(np.diff(pixels)), prepend=0).tolist()
     text = ''
@@ -177,12 +178,10 @@ def encode(mask: Mask) -> Fields:
 def to_coco(
     results: Fields, names: list[str], image_id: int | str, category_ids: list[int]
 ) -> list[Fields]:
-    """Results of one image in COCO's format."""
+    """Return the results of one image in COCO's format."""
     records = []
-    for i, (box, score, label) in enumerate(
-        zip(results['boxes'].tolist(), results['scores'].tolist(), results['labels'].tolist())
-    ):
-        x1, y1, x2, y2 = box
+    instances = zip(*(results[name].tolist() for name in ('boxes', 'scores', 'labels')))
+    for i, ((x1, y1, x2, y2), score, label) in enumerate(instances):
         record = dict(
             image_id=image_id,
             category_id=category_ids[label],
@@ -197,7 +196,7 @@ def to_coco(
 
 
 def to_ranking(results: Fields, names: list[str], file: str) -> list[Fields]:
-    """The best classes of one image."""
+    """Return the five best classes of one image."""
     probabilities = results['probabilities'][0]
     best = probabilities.argsort()[::-1][:5].tolist()
     classes = [dict(label=i, name=names[i], probability=float(probabilities[i])) for i in best]
@@ -205,13 +204,13 @@ def to_ranking(results: Fields, names: list[str], file: str) -> list[Fields]:
 
 
 def to_map(results: Fields, names: list[str], file: str, folder: Path) -> list[Fields]:
-    """Write the map of one image and count its pixels by class."""
+    """Write the class map of one image and count the pixels of each class."""
     class_map = results['class_map']
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f'{file}.png'
     written = class_map.astype(np.uint8 if len(names) <= 256 else np.uint16)
     if not cv2.imwrite(str(path), written):
-        raise OSError(f'its map {path} cannot be written')
+        raise OSError(f'the class map {path} cannot be written')
     labels, counts = np.unique(class_map, return_counts=True)
     pixels = {names[label]: count for label, count in zip(labels.tolist(), counts.tolist())}
     return [dict(image=file, class_map=str(path), pixels=pixels)]
@@ -222,20 +221,20 @@ def find_images(path: Path) -> list[Path]:
         return [path]
     images = sorted(p for p in path.glob('*') if p.suffix.lower() in SUFFIXES)
     if not images:
-        sys.exit(f'error: no image in {path}')
+        sys.exit(f'error: {path} contains no images ({" ".join(sorted(SUFFIXES))})')
     return images
 
 
 def read_image(path: Path) -> Pixels:
-    """The image, turned as its EXIF data say."""
+    """Read an image and rotate it according to its EXIF data."""
     image = cv2.imdecode(np.frombuffer(path.read_bytes() or b'\0', np.uint8), cv2.IMREAD_COLOR)
     if image is None:
-        raise ValueError('not an image that opencv can read')
+        raise ValueError('opencv cannot read this file as an image')
     return image
 
 
 def read_ids(path: Path | None, names: list[str]) -> tuple[dict[str, int], list[int]]:
-    """A COCO file's id of each image by its name, and of each of the named classes."""
+    """Return the ids of images by file name, and of the classes `names`, in a COCO file."""
     if path is None:
         return {}, list(range(len(names)))
     try:
@@ -243,12 +242,12 @@ def read_ids(path: Path | None, names: list[str]) -> tuple[dict[str, int], list[
         image_ids = {image['file_name']: image['id'] for image in known['images']}
         by_name = {category['name']: category['id'] for category in known['categories']}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        sys.exit(f'error: --annotations {path} is no COCO file that can be read ({error!r})')
+        sys.exit(f'error: --annotations {path} cannot be read as a COCO file ({error!r})')
     missing = [name for name in names if name not in by_name]
     if missing:
         sys.exit(
             f'error: --annotations {path} lacks {len(missing)} of the {len(names)} classes of the '
-            f'model, {missing[0]!r} for one: give the file of a data set with the same classes'
+            f'model, for example {missing[0]!r}; give a file with the classes of the model'
         )
     return image_ids, [by_name[name] for name in names]
 
@@ -258,7 +257,7 @@ def require_writable(out: Path) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.open('a').close()
     except OSError as error:
-        sys.exit(f'error: --out {out} cannot be written: {error.strerror}; name another file')
+        sys.exit(f'error: --out {out} cannot be written: {error.strerror}; give another file')
 
 
 def main() -> None:
@@ -266,10 +265,8 @@ def main() -> None:
     parser.add_argument('model', type=Path, metavar='MODEL.onnx')
     parser.add_argument('images', type=Path, metavar='IMAGE|DIR')
     parser.add_argument('--out', type=Path, required=True, help='JSON file to write')
-    parser.add_argument(
-        '--annotations', type=Path, help='COCO file whose ids of images and classes to use'
-    )
-    parser.add_argument('--threads', type=int, default=0, help='default: one a core')
+    parser.add_argument('--annotations', type=Path, help='COCO file with image and category ids')
+    parser.add_argument('--threads', type=int, default=0, help='default: one per core')
     args = parser.parse_args()
 
     if not args.model.is_file():
@@ -285,18 +282,18 @@ def main() -> None:
             if 'probabilities' in results:
                 records += to_ranking(results, model.names, path.name)
             elif 'class_map' in results:
-                folder = args.out.with_name(f'{args.out.stem}_maps')
-                records += to_map(results, model.names, path.name, folder)
+                maps = args.out.with_name(f'{args.out.stem}_maps')
+                records += to_map(results, model.names, path.name, maps)
             else:
                 image_id = image_ids.get(path.name, path.name)
                 records += to_coco(results, model.names, image_id, category_ids)
-        except Exception as error:  # onnxruntime's have no other base; the rest is still wanted.
+        except Exception as error:  # The errors of onnxruntime share no other base class.
             failed += 1
             print(f'{path}: {str(error).strip()} ({type(error).__name__})', file=sys.stderr)
     args.out.write_text(json.dumps(records))
     print(f'{len(paths) - failed} images, results in {args.out}')
     if failed:
-        sys.exit(f'error: {failed} of {len(paths)} images have no result; they are listed above')
+        sys.exit(f'error: {failed} of {len(paths)} images have no result; see the messages above')
 
 
 if __name__ == '__main__':

@@ -1,0 +1,65 @@
+"""Base class of the exported graphs, and the graphs of the backbone and of classifiers."""
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from ..errors import UserError
+
+
+class ExportError(UserError):
+    """A model or a config cannot be exported, or the file disagrees with PyTorch."""
+
+
+class Graph(nn.Module):
+    """Wraps a model so that it maps normalised images `(N, 3, H, W)` to final results.
+
+    Images and results are float32 (labels are int64), whatever the precision of the weights.
+    The `predict` methods of mmdet, mmseg and mmpretrain build Python objects and loop over
+    values of tensors, which `torch.export` cannot trace. The graphs call those parts of the
+    model that it can trace and reimplement the rest.
+
+    Args:
+        model: The model, in evaluation mode.
+
+    Attributes:
+        task: Name of the task.
+        outputs: Names of the results, in order.
+        batched: Whether N may be greater than 1.
+    """
+
+    task: ClassVar[str]
+    outputs: tuple[str, ...]
+    batched: ClassVar[bool] = True
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model: Any = model
+
+    def cast(self, images: Tensor) -> Tensor:
+        """Convert images to the data type of the weights."""
+        return images.to(next(self.model.parameters()).dtype)
+
+
+class BackboneGraph(Graph):
+    """Returns the feature maps of a CloFormer's `out_indices`."""
+
+    task = 'feature maps'
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.outputs = tuple(f'stage{i}' for i in self.model.out_indices)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(out.float() for out in self.model(self.cast(images)))
+
+
+class ClassifierGraph(Graph):
+    """Returns the probabilities `(N, classes)` of a mmpretrain classifier."""
+
+    task = 'classification'
+    outputs = ('probabilities',)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(self.cast(images), mode='tensor')
+        return logits.float().softmax(dim=1)
