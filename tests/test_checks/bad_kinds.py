@@ -145,7 +145,7 @@ OBJECTS = [
         to.first(segmentation=[[]]),
         'scoring',
         'not supported',
-        'annotation 1: its mask is no list of polygons of three points',
+        'annotation 1: its mask is not a list of polygons of three points',
         VAL,
     ),
     *tolerated('polygon of no area', MASK, to.first(segmentation=[[5] * 6])),
