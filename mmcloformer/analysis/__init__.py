@@ -1,1 +1,1 @@
-"""What a model costs, what a training wrote, and what the branches see."""
+"""Complexity of a model, curves of a training run, and views into the two branches."""

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a config's model, by torch's own counter."""
+"""Counts parameters and multiply-adds of a config's model with torch's FlopCounterMode."""
 
 import copy
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from ..apis.config import build_model
 from ..errors import ConfigError
 
-# Height and width in pixels that costs are published for, by the host of the task.
+# Height and width in pixels for which costs are published, by host.
 DEFAULT_SHAPES = {'mmdet': (800, 1280), 'mmseg': (512, 512), 'mmpretrain': (224, 224)}
 
 # Published GMACs of the whole model at these shapes, by config. Source: tables of the paper's
@@ -29,7 +29,7 @@ PUBLISHED_GMACS = {
     'semantic-fpn_cloformer_s_ade20k': 34.6,
 }
 
-# torch's counter knows the attention kernels of GPUs only.
+# torch's counter only knows the attention kernels for GPUs.
 _FORMULAS = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
         lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)  # type: ignore[no-untyped-call]
@@ -108,7 +108,7 @@ def measure(cfg: Config, shape: tuple[int, int] | None = None) -> Complexity:
     batch = model.data_preprocessor(data, training=False)
     # Not under no_grad, where the backbone computes large maps in strips that overlap.
     with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
-        # mmseg's raw forward cannot run Mask2Former; its prediction adds but resizing.
+        # mmseg's raw forward cannot run Mask2Former; prediction adds only resizing (not counted).
         model(**batch, mode='predict' if scope == 'mmseg' else 'tensor')
     return Complexity(shape, _parts(model, counter), _operators(counter), regions)
 
@@ -124,7 +124,7 @@ def _build(cfg: Config) -> BaseModel:
 
 
 def _watch_regions(model: BaseModel) -> dict[str, int]:
-    """Have every RoI extractor note, by its name, how many regions it pools."""
+    """Record how many regions each RoI extractor pools, by its name."""
     regions: dict[str, int] = {}
     for name, module in model.named_modules():
         if hasattr(module, 'roi_layers'):

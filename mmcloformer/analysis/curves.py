@@ -1,4 +1,4 @@
-"""Loss, learning rate and evaluation metrics over a training, from what mmengine logged."""
+"""Plots loss, learning rate and evaluation metrics of a training run from mmengine's logs."""
 
 import json
 from collections import defaultdict
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError, join_first
 
-# The task that each of the hosts' main metrics tells of.
+# Task that each of the hosts' main metrics measures.
 MAIN_METRICS = {
     'coco/segm_mAP': 'instance segmentation',
     'coco/bbox_mAP': 'detection',
@@ -23,7 +23,7 @@ MAIN_METRICS = {
     'accuracy/top1': 'classification',
 }
 _SCALARS = 'vis_data/scalars.json'
-# What mmengine logs beside the results.
+# Fields that mmengine logs beside the results.
 _BOOKKEEPING = {'step', 'iter', 'epoch', 'time', 'data_time', 'memory'}
 _NO_OBJECTS = -1  # pycocotools' result where there was nothing to find
 _SMOOTHING = 20  # windows to a curve
@@ -47,7 +47,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Curves:
-    """All that was logged in a work directory, by name.
+    """Everything logged in a work directory, by name.
 
     Attributes:
         training: Losses, learning rates, and the like.
@@ -62,10 +62,10 @@ def read_curves(work_dir: str | Path) -> Curves:
     """Read and join the logs of all runs in a work directory.
 
     Runs are joined in order of their start, each replacing what earlier ones logged from its
-    own first iteration on. A broken last line, left by a killed run, is passed over.
+    own first iteration on. A broken last line, left by a killed run, is skipped.
 
     Where mmengine recorded an evaluation by epoch, it is placed at the last training line
-    before it, since the number of iterations an epoch is not logged.
+    before it, since the number of iterations per epoch is not logged.
 
     Args:
         work_dir: Folder that holds one folder a run.
@@ -192,7 +192,7 @@ def _records(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _join(earlier: _Points, later: _Points, start: int) -> _Points:
-    """Add a run to earlier ones, of which only what lies before its start stays."""
+    """Add a run to earlier ones, of which only what precedes its start is kept."""
     joined: _Points = defaultdict(dict)
     for name, points in earlier.items():
         joined[name] = {i: value for i, value in points.items() if i < start}

@@ -1,5 +1,5 @@
-"""What the two branches of each stage see: the weights of AttnConv, where the pooled attention
-looks, and which frequencies each branch puts out."""
+"""Visualises the two branches of each stage: the weights of AttnConv, the map of the pooled
+attention, and the frequency spectrum of the output of each branch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,7 +44,7 @@ class StageView:
 
 @torch.no_grad()
 def view(backbone: CloFormer, image: Tensor) -> list[StageView]:
-    """Run a backbone on an image and look into each stage's last block.
+    """Run a backbone on an image and record the branches of each stage's last block.
 
     Args:
         backbone: In evaluation mode.
@@ -84,7 +84,7 @@ def spectrum(x: Tensor) -> _Floats:
 
 
 def draw(views: list[StageView], image: NDArray[np.uint8]) -> Figure:
-    """Draw the views as a sheet, a column a stage, beside the image.
+    """Draw the views as a sheet, one column per stage, beside the image.
 
     Args:
         views: As `view` returns them.
@@ -117,7 +117,7 @@ def _label(axes: Axes, text: str) -> None:
 
 @contextmanager
 def _outputs(modules: list[nn.Module]) -> Iterator[dict[nn.Module, Tensor]]:
-    """Collect what modules put out; copies, as the network writes over its maps."""
+    """Collect copies of the outputs of modules, as the network may overwrite them in place."""
     outputs: dict[nn.Module, Tensor] = {}
 
     def keep(module: nn.Module, args: Any, output: Any) -> None:

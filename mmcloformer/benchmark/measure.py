@@ -1,4 +1,4 @@
-"""Time and peak memory of single runs."""
+"""Measures time and peak memory of single runs."""
 
 import ctypes
 import platform
@@ -33,10 +33,10 @@ _PACKAGES = (
 def time_interleaved(
     steps: Mapping[str, Step], device: str, rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """Let every step have a turn a round, so that a disturbance of the machine hits all alike.
+    """Time the steps in turns, so that a disturbance of the machine affects all alike.
 
-    A short step runs again and again in its turn of `TURN` seconds, and the first of its runs does
-    not count: it finds the caches, and threads still spinning, of the step before.
+    A short step is repeated for `TURN` seconds per turn. Its first run is a warm-up and not
+    counted, as the caches and spinning threads of the previous step affect it.
 
     Args:
         steps: Runs by name, warmed up.
@@ -60,8 +60,8 @@ def time_interleaved(
 
 
 def peak_memory(step: Step, device: str) -> float | None:
-    """Peak memory of a run above what was held before it, in MB (see `MEMORY`); None where the
-    system does not tell, which on a CPU Linux alone does."""
+    """Peak memory of a run above what was held before it, in MB (see `MEMORY`); None if the
+    system does not report it; for a CPU only Linux does."""
     if device == 'cuda':
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
@@ -71,7 +71,7 @@ def peak_memory(step: Step, device: str) -> float | None:
         return (torch.cuda.max_memory_allocated() - before) / 1e6
     if sys.platform != 'linux':
         return None
-    # What glibc keeps of freed memory would hide as much of the run's own.
+    # Freed memory that glibc keeps would hide that much of the memory of the run.
     ctypes.CDLL(None).malloc_trim(0)
     Path('/proc/self/clear_refs').write_text('5')  # Resets VmHWM to VmRSS.
     before = _resident('VmRSS')

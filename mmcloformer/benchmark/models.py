@@ -1,4 +1,4 @@
-"""The models that are compared, with random weights."""
+"""Builds the models to compare, with random weights."""
 
 import copy
 import tempfile
@@ -38,7 +38,7 @@ LITERAL = 'literal'
 
 
 class Setting(NamedTuple):
-    """Where and on what a model runs.
+    """Device and input of a model.
 
     Attributes:
         device: `'cpu'` (single precision) or `'cuda'` (float16 autocast).
@@ -88,7 +88,7 @@ def backbone_step(name: str, model: nn.Module, setting: Setting) -> Step | None:
         switch_to_deploy(model)
     forward: Callable[[Tensor], Any] = model
     if name in ('compiled', GRAPHS):
-        # Freezing makes constants of the weights and lays them out anew.
+        # Freezing turns the weights into constants and changes their memory layout.
         options: dict[str, Any] = {
             'freezing': not setting.training,
             'triton.cudagraphs': name == GRAPHS,
@@ -116,7 +116,7 @@ def _onnxruntime_step(model: nn.Module, setting: Setting) -> Step:
         export_onnx(make_graph(model.eval()), path, setting.size, dynamic=setting.batch > 1)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        # Its threads would go on spinning into the next model's turn.
+        # Otherwise its threads keep spinning during the next model's turn.
         options.add_session_config_entry('session.force_spinning_stop', '1')
         session = onnxruntime.InferenceSession(path, options, ['CPUExecutionProvider'])
     images = torch.randn(setting.batch, 3, *setting.size).numpy()
@@ -157,7 +157,7 @@ def _step(model: nn.Module, loss: Callable[[], Tensor], infer: Step, setting: Se
         with amp:
             value = loss()
         value.backward()  # type: ignore[no-untyped-call]
-        model.zero_grad(set_to_none=True)  # So that the next run's memory counts its gradients.
+        model.zero_grad(set_to_none=True)  # The memory of the next run then includes its gradients.
 
     @torch.no_grad()
     def inference() -> Any:

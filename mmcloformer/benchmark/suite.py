@@ -1,10 +1,12 @@
-"""Which models run at which sizes, and what came out, as a JSON file and as a table."""
+"""Runs benchmark jobs and writes their results as a JSON file, a table and a plot."""
 
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from torch import nn
 
 from ..errors import ConfigError
@@ -22,6 +24,8 @@ from .models import (
 )
 
 BACKBONES = (LITERAL, *OURS, *PEERS)
+# Sides in pixels of the square images of a growth plot.
+SIDES = (224, 384, 512, 768, 1024, 1536, 2048)
 Row = dict[str, Any]
 
 
@@ -31,7 +35,7 @@ class Job(NamedTuple):
     Attributes:
         models: Names of `BACKBONES`, or config files.
         sizes: Heights and widths in pixels.
-        batches: Images at once.
+        batches: Batch sizes.
         training: Modes: inference, training or both.
     """
 
@@ -56,8 +60,8 @@ def run_jobs(
         arch: Size of CloFormer among the backbones.
         device: `'cpu'` or `'cuda'`.
         rounds: Timed runs of each model in each setting.
-        literal: Makes the baseline of a size.
-        out: JSON file to write, anew after each setting.
+        literal: Builds the baseline of an arch.
+        out: JSON file, rewritten after each setting.
 
     Returns:
         The environment and one row a model and setting; a model that does not take a setting
@@ -126,6 +130,32 @@ def _prepare(
 
 def _label(name: str) -> str:
     return name if name in BACKBONES else Path(name.rpartition('::')[2]).stem
+
+
+def plot_growth(results: dict[str, Any], path: str | Path) -> None:
+    """Plot inference time and peak memory over the side of square images, one line per model.
+
+    Args:
+        results: As `run_jobs` returns them.
+        path: Image file to write.
+    """
+    figure = Figure(figsize=(10, 4), layout='constrained')
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 2)
+    rows = [r for r in results['rows'] if r['mode'] == 'inference' and 'median_ms' in r]
+    for axes, field, label in zip(
+        panels, ('median_ms', 'peak_mb'), ('time, ms (median)', 'peak memory, MB')
+    ):
+        for model in dict.fromkeys(row['model'] for row in rows):
+            points = [(int(r['size'].split('x')[0]), r[field]) for r in rows if r['model'] == model]
+            axes.plot(*zip(*sorted(points)), marker='o', label=model)
+        axes.set(xscale='log', yscale='log', xlabel='side of the image, pixels', ylabel=label)
+        axes.set_xticks(SIDES, [str(side) for side in SIDES])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+        axes.legend()
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
 
 
 def table(results: dict[str, Any]) -> str:

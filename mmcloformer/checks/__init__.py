@@ -1,1 +1,1 @@
-"""Whether data are where a config says, fit it and can be read, asked before training."""
+"""Checks of the data before training: files exist, match the config and can be read."""

@@ -1,4 +1,4 @@
-"""Whether the annotations of a file in COCO's format have what the host and its evaluator read."""
+"""Checks the annotations of a COCO file for the fields that mmdet and its evaluator read."""
 
 import json
 import math
@@ -16,7 +16,7 @@ _FIELDS = ('id', 'image_id', 'category_id', 'bbox', 'area')
 
 
 def evaluator_problems(cfg: Config, split: str) -> Iterator[str]:
-    """Say what is wrong with the files that mmdet's `CocoMetric` compares with.
+    """Yield what is wrong with the annotation files of mmdet's `CocoMetric`.
 
     Args:
         cfg: The whole config.
@@ -32,12 +32,12 @@ def evaluator_problems(cfg: Config, split: str) -> Iterator[str]:
 
 
 def annotation_problems(file: Path, scored: bool = False, masks: bool = False) -> Iterator[str]:
-    """Say what is wrong with the annotations of a file.
+    """Yield what is wrong with the annotations of a file.
 
     Args:
-        file: The file.
-        scored: Whether an evaluator reads it.
-        masks: Whether that compares masks.
+        file: Path of the file.
+        scored: Whether an evaluator reads the file.
+        masks: Whether the evaluator compares masks.
     """
     try:
         content = json.loads(file.read_text(encoding='utf-8'))
@@ -52,14 +52,16 @@ def annotation_problems(file: Path, scored: bool = False, masks: bool = False) -
         yield from size_problems(content['images'])
     fields = (*_FIELDS, 'iscrowd') if scored else _FIELDS
     masked = images if masks else {}
-    yield from by_problem((each, _problem(each, fields, masked)) for each in annotations)
+    # The data set skips ignored annotations, the evaluator does not.
+    read = [each for each in annotations if scored or not each.get('ignore')]
+    yield from by_problem((each, _problem(each, fields, masked)) for each in read)
 
 
 def by_problem(found: Iterable[tuple[Mapping[str, Any], str | None]]) -> Iterator[str]:
-    """Say each problem once, with the annotations that have it.
+    """Yield each problem once, with the ids of the annotations that have it.
 
     Args:
-        found: Annotations, each with its problem, or None where it has none.
+        found: Pairs of an annotation and its problem, or None if it has none.
     """
     names: dict[str, list[Any]] = {}
     for annotation, problem in found:
@@ -70,10 +72,10 @@ def by_problem(found: Iterable[tuple[Mapping[str, Any], str | None]]) -> Iterato
 
 
 def size_problems(images: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Say which images have no size, which the host finds out by a bare `KeyError`.
+    """Yield which images have no size; the host stops at these with a bare `KeyError`.
 
     Args:
-        images: As the file lists them.
+        images: The images of the file.
     """
     for side in ('height', 'width'):
         absent = [image['id'] for image in images if not isinstance(image.get(side), _NUMBER)]
@@ -82,8 +84,10 @@ def size_problems(images: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def box_problem(box: Any) -> str | None:
-    """Say why a box is none. NaN and infinity, which are no JSON, get past Python's reader; the
-    host drops such a box or stretches it to the edge of the image.
+    """Return why a box is invalid.
+
+    Python's JSON parser accepts NaN and infinity; the host drops such a box or stretches it to the
+    edge of the image.
 
     Args:
         box: The `bbox` of an annotation.

@@ -1,13 +1,13 @@
-"""Whether annotation files in COCO's format fit the config and the images.
+"""Checks that annotation files in COCO format match the config and the images.
 
-Asked before anything is built. The host by itself drops or swaps classes without a word, and
-stops at a missing image when its turn comes.
+They run before anything is built: mmdet itself silently drops or swaps classes, and stops at a
+missing image only when it loads that image.
 """
 
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +17,35 @@ from mmengine.dataset import BaseDataset
 from ..errors import DataError, join_first
 from .annotations import box_problem, by_problem, size_problems
 
-# Heads with classes of their own: objectness, and the surfaces of COCO-Stuff.
+# Heads whose classes are not the data set's: objectness, and the surfaces of COCO-Stuff.
 _OTHER_CLASSES = ('rpn_head', 'semantic_head')
-# A number or a string, as JSON writes it.
-_VALUE = r'("(?:[^"\\]|\\.)*"|[^\s,{}\[\]]+)'
-# A box with anything but digits in it, such as NaN, Infinity or an exponent.
-_ODD_BOX = re.compile(r'"bbox"\s*:\s*\[[\d\s.,-]*[^\d\s.,\]-]')
+# Fields that pycocotools reads from every annotation when it builds its index.
+_INDEXED = ('id', 'image_id', 'category_id')
+# A polygon mask in valid JSON, numbers without exponents; the parser sees all others.
+_SPACE = r'[ \t\r\n]*'
+_NUMBER = r'-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?'
+_POLYGON = rf'\[{_SPACE}{_NUMBER}(?:{_SPACE},{_SPACE}{_NUMBER})*{_SPACE}\]'
+_POLYGONS = re.compile(
+    rf'(?<!\\)"segmentation"{_SPACE}:{_SPACE}'
+    rf'\[{_SPACE}{_POLYGON}(?:{_SPACE},{_SPACE}{_POLYGON})*{_SPACE}\]'
+)
 
 
 def check_coco(cfg: Config, splits: Sequence[str]) -> None:
     """Check the annotation files of a detector, and the number of classes of its heads.
 
-    The files and folders themselves must be there (`check_data`). Those on other back ends, and
-    formats that mmdet's `CocoDataset` does not read, are left to the host.
-
-    A file is not parsed as a whole, which the host will do and which takes ten times as long for
-    COCO's: the lists of categories and images are, and of the annotations the ids of images and
-    categories are picked out, and whether a box is odd. All of it is parsed to name the annotations
-    of odd boxes and unknown categories, if there are any.
+    The files and folders must exist (see `check_data`). Files on other back ends, and datasets that
+    load or parse annotations with code of their own, are not checked.
 
     Args:
         cfg: The whole config; nothing happens unless its host is mmdet.
-        splits: Of `train`, `val`, `test`.
+        splits: Which of `train`, `val` and `test` to check.
 
     Raises:
-        DataError: If classes and categories differ, an image is missing or has no size, two share
-            an id, an annotation's image or category is not listed or its box not finite, or a head
-            has another number of classes than the training set; lists all that was found.
+        DataError: If classes and categories differ, an image is missing or has no size, two images
+            share an id, an annotation refers to an unlisted image or category or its box is not
+            four finite numbers, or a head has another number of classes than the training set. The
+            message lists every problem.
     """
     if cfg.get('default_scope') != 'mmdet':
         return
@@ -59,10 +61,10 @@ def check_coco(cfg: Config, splits: Sequence[str]) -> None:
 
 
 def leaf_datasets(dataset: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
-    """Find the configs of datasets inside of wrappers like ConcatDataset.
+    """Yield the configs of the datasets inside wrappers such as ConcatDataset.
 
     Args:
-        dataset: The config of a dataset or wrapper, if there is one.
+        dataset: The config of a dataset or wrapper, or None.
     """
     if not dataset:
         return
@@ -76,13 +78,13 @@ def leaf_datasets(dataset: Mapping[str, Any] | None) -> Iterator[Mapping[str, An
 def dataset_problems(
     cfg: Config, split: str, dataset: Mapping[str, Any], images: bool = True
 ) -> Iterator[str]:
-    """Say what `check_coco` finds wrong with one dataset, problem by problem.
+    """Yield the problems that `check_coco` finds in one dataset.
 
     Args:
         cfg: The whole config, of mmdet.
         split: `train`, `val` or `test`.
         dataset: The dataset's config, not a wrapper's.
-        images: Whether missing images count.
+        images: Whether to look for missing images.
     """
     from mmdet.datasets import CocoDataset
     from mmdet.registry import DATASETS
@@ -99,7 +101,7 @@ def dataset_problems(
         yield f'{where}.metainfo.classes is one string; write a tuple: ({classes!r},)'
         return
     if split == 'train' and classes:
-        # Panoptic sets have more classes than boxes and masks are of.
+        # Panoptic data sets have more classes than the heads for boxes and masks.
         allowed = {len(classes), len(metainfo.get('thing_classes', classes))}
         for field, number in class_numbers(cfg.model):
             if number not in allowed:
@@ -108,21 +110,30 @@ def dataset_problems(
     file = os.path.join(root, dataset.get('ann_file', ''))
     folder = os.path.join(root, prefix.get('img') or '')
     local = not (dataset.get('backend_args') or '://' in file + folder)
-    if local and getattr(kind, 'load_data_list', None) is CocoDataset.load_data_list:
-        for problem in _file_problems(file, folder if images else None, list(classes)):
+    standard = all(
+        getattr(kind, name, None) is getattr(CocoDataset, name)
+        for name in ('load_data_list', 'parse_data_info', 'COCOAPI')
+    )
+    if local and standard:
+        # Which images a subset loads is not known before the host has filtered the data.
+        folder_checked = folder if images and dataset.get('indices') is None else None
+        filter_empty = not dataset.get('test_mode') and (dataset.get('filter_cfg') or {}).get(
+            'filter_empty_gt', False
+        )
+        for problem in _file_problems(file, folder_checked, list(classes), filter_empty):
             yield f'{file} ({where}): {problem}'
 
 
 def class_numbers(model: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """Find how many classes the heads of a model tell apart.
+    """Yield the number of classes of each head of a model.
 
     Args:
         model: The model's config.
 
     Yields:
-        The name of a field, and its number.
+        The name of the config field and its value.
     """
-    # Grounding models have as many "classes" as tokens.
+    # In grounding models num_classes is the maximum number of text tokens.
     if 'language_model' not in model:
         heads = {key: value for key, value in model.items() if key.endswith('head')}
         yield from _numbers_below(heads, 'model')
@@ -143,15 +154,20 @@ def _numbers_below(node: Any, path: str) -> Iterator[tuple[str, int]]:
             yield from _numbers_below(child, f'{path}.{key}')
 
 
-def _file_problems(file: str, folder: str | None, classes: list[str]) -> Iterator[str]:
+def _file_problems(
+    file: str, folder: str | None, classes: list[str], filter_empty: bool
+) -> Iterator[str]:
     try:
-        text = Path(file).read_text(encoding='utf-8')
-        categories = _list_of(text, 'categories', {'id', 'name'})
-        images = _list_of(text, 'images', {'id', 'file_name'})
-        unknown = _unlisted(text, 'image_id', images)
-        misfits = list(_misfits(text, _unlisted(text, 'category_id', categories)))
+        content = parse_without_polygons(Path(file).read_text(encoding='utf-8'))
+        categories = _entries(content, 'categories', ('id', 'name'))
+        images = _entries(content, 'images', ('id', 'file_name'))
+        annotations = _annotations(content)
+        # The host skips an ignored annotation as soon as it is indexed.
+        counted = [each for each in annotations if not each.get('ignore')]
+        unknown_images = _unlisted(counted, 'image_id', images)
+        unknown_categories = _unlisted(counted, 'category_id', categories)
         shared = _shared_ids(images)
-    except (ValueError, TypeError) as error:  # The latter for an id that is a list.
+    except (ValueError, TypeError) as error:  # A TypeError is an unhashable id.
         yield f"not in COCO's format: {error}"
         return
     names = [category['name'] for category in categories]
@@ -160,66 +176,118 @@ def _file_problems(file: str, folder: str | None, classes: list[str]) -> Iterato
         yield f'no category is called {join_first(absent)}; there are {join_first(names)}'
     elif classes != used:
         yield f'its order gives the classes their numbers: write them as {tuple(used)}'
-    if folder and (absent := list(_absent(folder, [image['file_name'] for image in images]))):
-        yield f'{len(absent)} of {len(images)} images are not in {folder}: {join_first(absent)}'
-    if unknown:
-        ids = sorted(map(json.dumps, unknown))
+    if folder:
+        loaded = _with_objects(images, annotations, categories, used) if filter_empty else images
+        if absent := list(_absent(folder, [image['file_name'] for image in loaded])):
+            yield f'{len(absent)} of {len(loaded)} images are not in {folder}: {join_first(absent)}'
+    if unknown_images:
+        ids = sorted(map(json.dumps, unknown_images))
         yield f'there are annotations of images that it does not list, image_id {join_first(ids)}'
     if shared:
         yield (
-            f'image {join_first(shared)}: several files have this id, of which the host takes the last '
-            'and gives it the objects of all; number them anew, in their annotations too'
+            f'image {join_first(shared)}: several files have this id; the host keeps the last '
+            'and assigns the objects of all to it; '
+            'give each image an id of its own, in its annotations too'
         )
     yield from size_problems(images)
-    yield from misfits
+    yield from by_problem(
+        (
+            each,
+            f'no category has the id {json.dumps(each["category_id"])}, so the host silently drops '
+            'the object; correct category_id, or add the category',
+        )
+        for each in counted
+        if each['category_id'] in unknown_categories
+    )
+    yield from by_problem((each, _box_problem(each)) for each in counted)
 
 
-def _unlisted(text: str, field: str, entries: Sequence[Mapping[str, Any]]) -> set[Any]:
-    """Ids under a field of the annotations that no entry has, 1.0 being 1 as for the host."""
-    found = set(re.findall(rf'"{field}"\s*:\s*{_VALUE}', text))
-    return {json.loads(value) for value in found} - {entry['id'] for entry in entries}
+def parse_without_polygons(text: str) -> Any:
+    """Parse a COCO annotation file, with each polygon mask replaced by 0.
+
+    The polygons are most of a file and take most of the time to parse. An unescaped quote before
+    `segmentation` can only open a string, and what is replaced is valid JSON: the result, or the
+    syntax error, is the one of the whole text but for the polygons.
+
+    Args:
+        text: Content of the file.
+
+    Raises:
+        ValueError: If the text is not valid JSON.
+    """
+    try:
+        return json.loads(_POLYGONS.sub('"segmentation":0', text))
+    except ValueError:
+        return json.loads(text)  # Raises again, with the position in the whole text.
+
+
+def _entries(content: Any, key: str, fields: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the list under a top-level key.
+
+    Raises:
+        ValueError: If it is missing or empty, or an entry lacks one of the fields.
+    """
+    entries = content.get(key) if isinstance(content, dict) else None
+    if not (isinstance(entries, list) and entries and all(map(_has(fields), entries))):
+        raise ValueError(f'it has no list of {key}, each with {" and ".join(fields)}')
+    return entries
+
+
+def _annotations(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the annotations; a file without the key, as for a test set, has none.
+
+    Raises:
+        ValueError: If they are not a list, or one lacks a field that pycocotools indexes.
+    """
+    annotations = content.get('annotations', [])
+    if not isinstance(annotations, list):
+        raise ValueError('its annotations are not a list')
+    if bad := [str(i) for i, each in enumerate(annotations) if not _has(_INDEXED)(each)]:
+        raise ValueError(
+            f'annotations need the fields {", ".join(_INDEXED)}; the list entries '
+            f'{join_first(bad)} (from 0) lack some'
+        )
+    return annotations
+
+
+def _has(fields: Sequence[str]) -> Callable[[Any], bool]:
+    wanted = set(fields)
+    return lambda entry: isinstance(entry, dict) and entry.keys() >= wanted
+
+
+def _unlisted(
+    annotations: Sequence[Mapping[str, Any]], field: str, entries: Sequence[Mapping[str, Any]]
+) -> set[Any]:
+    """Return the ids under a field of the annotations that no entry has (1.0 equals 1)."""
+    return {each[field] for each in annotations} - {entry['id'] for entry in entries}
+
+
+def _box_problem(annotation: Mapping[str, Any]) -> str | None:
+    return box_problem(annotation['bbox']) if 'bbox' in annotation else 'no bbox; add it'
+
+
+def _with_objects(
+    images: Sequence[dict[str, Any]],
+    annotations: Sequence[Mapping[str, Any]],
+    categories: Sequence[Mapping[str, Any]],
+    classes: Sequence[str],
+) -> list[dict[str, Any]]:
+    """Return the images that mmdet's `filter_empty_gt` keeps."""
+    ids = {category['id'] for category in categories if category['name'] in classes}
+    kept = {each['image_id'] for each in annotations if each['category_id'] in ids}
+    return [image for image in images if image['id'] in kept]
 
 
 def _shared_ids(images: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """Ids of more than one file; an image that is listed twice does no harm."""
+    """Return ids used by more than one file; the same image listed twice does no harm."""
     files: dict[Any, set[str]] = {}
     for image in images:
         files.setdefault(image['id'], set()).add(image['file_name'])
     return [number for number, names in files.items() if len(names) > 1]
 
 
-def _misfits(text: str, categories: set[Any]) -> Iterator[str]:
-    """Annotations of categories that are not listed, and those whose boxes are none."""
-    if not (categories or _ODD_BOX.search(text)):
-        return
-    annotations = [*map(dict, json.loads(text).get('annotations', []))]
-    yield from by_problem(
-        (
-            annotation,
-            f'no category has the id {json.dumps(annotation.get("category_id"))}, the host drops '
-            'its objects without a word; correct category_id, or add the category',
-        )
-        for annotation in annotations
-        if annotation.get('category_id') in categories
-    )
-    yield from by_problem((a, box_problem(a['bbox'])) for a in annotations if 'bbox' in a)
-
-
-def _list_of(text: str, key: str, fields: set[str]) -> list[dict[str, Any]]:
-    """The list under a key of the file, told from others of that name by its entries' fields.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    for match in re.finditer(rf'"{key}"\s*:\s*(?=\[)', text):
-        found, _ = json.JSONDecoder().raw_decode(text, match.end())
-        if found and all(isinstance(entry, dict) and entry.keys() >= fields for entry in found):
-            return found
-    raise ValueError(f'it has no list of {key}, each with {" and ".join(sorted(fields))}')
-
-
 def _absent(folder: str, files: list[str]) -> Iterator[str]:
-    """Files that are not in the folder, each of whose folders is listed once."""
+    """Yield the files that are not in the folder; each folder is listed only once."""
     listings: dict[str, set[str]] = {}
     for file in files:
         parent, name = os.path.split(os.path.join(folder, file))

@@ -1,4 +1,4 @@
-"""Every sample of a config's data sets, examined before training."""
+"""Examines every sample of the data sets of a config before training."""
 
 import contextlib
 import os
@@ -22,8 +22,8 @@ from .sample import sample_problems
 
 _EMPTY = 'the host finds no samples in it; images without any object are left out of training'
 _NO_OBJECTS = (
-    'the host leaves out every object: a box is [x, y, width, height] in pixels, of a pixel at '
-    'least and inside of the image'
+    'the host leaves out every object: a box is [x, y, width, height] in pixels, at least one '
+    'pixel wide and high, and overlaps the image'
 )
 
 
@@ -47,16 +47,14 @@ def check_dataset(cfg: Config, workers: int) -> Findings:
 
     Args:
         cfg: The whole config.
-        workers: Number of processes; 0 for none but this.
+        workers: Number of worker processes; 0 loads in this process.
 
     Raises:
         ConfigError: If the number of processes is negative.
         DataError: As `check_present`.
     """
     if workers < 0:
-        raise ConfigError(
-            f'workers is {workers}; give a number of processes, or 0 for none but this'
-        )
+        raise ConfigError(f'workers is {workers}; give a number of worker processes, or 0 for none')
     datasets = {
         split: cfg[f'{split}_dataloader'].dataset
         for split in ('train', 'val', 'test')
@@ -86,7 +84,7 @@ def _split_problems(
         try:
             built.append(_build(leaf))
         except DataError as error:
-            if misfits:  # They are why.
+            if misfits:  # They explain the failure.
                 continue
             file = os.path.join(leaf.get('data_root') or '', leaf.get('ann_file') or '')
             local = file.endswith('.json') and Path(file).is_file()
@@ -107,8 +105,8 @@ def _build(leaf: Mapping[str, Any]) -> BaseDataset:
         with contextlib.redirect_stdout(sys.stderr):  # pycocotools prints.
             dataset = DATASETS.build(leaf)
             dataset.full_init()
-    except Exception as error:  # Any at all: that the host raises is what is looked for.
-        empty = 'at least one array' in str(error)  # Out of packing the samples.
+    except Exception as error:  # Any error of the host is a finding.
+        empty = 'at least one array' in str(error)  # Raised when mmengine serialises an empty list.
         raise DataError(_EMPTY if empty else f'the host cannot read it ({error!r})') from error
     if not len(dataset):
         raise DataError(_EMPTY)
@@ -142,7 +140,7 @@ class _Examined(Dataset[list[str]]):
 def _examine(
     dataset: BaseDataset, num_classes: int | None, workers: int, split: str
 ) -> Iterator[str]:
-    """Examine all samples, in processes: masks are decoded under Python's lock."""
+    """Examine all samples in worker processes, as decoding masks holds the GIL."""
     samples = DataLoader(
         _Examined(dataset, num_classes),
         batch_size=None,

@@ -1,4 +1,4 @@
-"""Whether a crash can be the data's doing, by where in the hosts it happened."""
+"""Suggests a check of the data after a crash, by where in the hosts it happened."""
 
 import sys
 import traceback
@@ -10,13 +10,13 @@ from ..errors import UserError
 # Loading, comparing labels with predictions, evaluating.
 _MODULES = ('torch.utils.data.', 'mmengine.dataset.', '.datasets.', '.losses.', '.metrics.')
 _FUNCTION = 'loss_by_feat'
-# A GPU tells of a label out of range later and elsewhere.
+# A GPU reports a label out of range asynchronously, in some later call.
 _GPU = 'device-side assert'
 
 
 @contextmanager
 def suggest_data_check(config: str) -> Iterator[None]:
-    """After the traceback of a crash that data can be behind, name the tool that examines them.
+    """After a crash possibly caused by bad data, print the traceback and name `check_dataset.py`.
 
     Args:
         config: The config file.
@@ -36,7 +36,7 @@ def suggest_data_check(config: str) -> Iterator[None]:
 
 
 def _can_be_data(error: Exception) -> bool:
-    below = error.__traceback__ and error.__traceback__.tb_next  # This file's own frame is first.
+    below = error.__traceback__ and error.__traceback__.tb_next  # Skip the frame of this file.
     for frame, _ in traceback.walk_tb(below):
         module = frame.f_globals.get('__name__', '') + '.'
         if any(part in module for part in _MODULES) or frame.f_code.co_name == _FUNCTION:

@@ -1,6 +1,6 @@
-"""Whether an image file is whole, beyond what the hosts' decoders mind.
+"""Checks that an image file is complete, which are stricter than the decoders.
 
-OpenCV refuses a PNG with any damage and a JPEG that was cut. It decodes, with a warning at most, a
+OpenCV refuses a PNG with damaged pixels and a truncated JPEG. It decodes, with a warning at most, a
 JPEG whose tail is zeros (an interrupted copy) or whose middle was overwritten; Pillow, which reads
 mmseg's label maps, decodes many damaged PNGs.
 """
@@ -16,14 +16,14 @@ from PIL import Image, UnidentifiedImageError
 _FETCH = 'copy or download it again'
 _JPEG, _PNG = b'\xff\xd8\xff', b'\x89PNG'
 _START_OF_SCAN, _END = b'\xff\xda', b'\xff\xd9'
-# Ran out of data before the picture was full. Other warnings come with whole pictures, too.
+# libjpeg's warning that pixels are missing. Its other warnings also occur for complete pictures.
 _LOST_PIXELS = b'premature end of data segment'
 
 _T = TypeVar('_T')
 
 
 def file_problem(content: bytes) -> str | None:
-    """Say what is wrong with an image file, without decoding it.
+    """Return what is wrong with an image file, without decoding it.
 
     Args:
         content: The whole file.
@@ -38,13 +38,13 @@ def file_problem(content: bytes) -> str | None:
     if content.startswith(_PNG):
         try:
             Image.open(io.BytesIO(content), formats=['PNG']).verify()
-        except (OSError, SyntaxError) as error:  # Pillow's for chunks cut off, and for check sums.
+        except (OSError, SyntaxError) as error:  # Raised for truncated chunks and wrong checksums.
             return f'is cut short or damaged ({error}); {_FETCH}'
     return None
 
 
-def why_unreadable(content: bytes, error: Exception) -> str:
-    """Say why a host failed to load an image that `file_problem` finds nothing wrong with.
+def unreadable_reason(content: bytes, error: Exception) -> str:
+    """Return why a host failed to load an image in which `file_problem` finds nothing wrong.
 
     Args:
         content: The whole file.
@@ -61,33 +61,33 @@ def why_unreadable(content: bytes, error: Exception) -> str:
 
 
 def decode(load: Callable[[], _T]) -> tuple[_T, str | None]:
-    """Run a decoder and listen to libjpeg, which tells the process's standard error only.
+    """Run a decoder and capture the warnings of libjpeg, which go to standard error only.
 
-    No other thread may write there meanwhile.
+    No other thread may write to standard error meanwhile.
 
     Args:
         load: Decodes an image.
 
     Returns:
-        What it returned, and the reason if part of the picture is missing.
+        What it returned, and the problem if part of the picture is missing, else None.
     """
     stderr = os.dup(2)
-    with tempfile.TemporaryFile() as heard:
-        os.dup2(heard.fileno(), 2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
         try:
             result = load()
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
-        heard.seek(0)
-        lost = _LOST_PIXELS in heard.read()
+        captured.seek(0)
+        lost = _LOST_PIXELS in captured.read()
     return result, f'is damaged, part of the picture is lost; {_FETCH}' if lost else None
 
 
 def _has_end(content: bytes) -> bool:
-    """Whether a JPEG's scans are followed by an end marker.
+    """Return whether an end marker follows the scans of a JPEG.
 
-    The end of an embedded thumbnail is none; it lies in a segment before the first scan.
+    The end marker of an embedded thumbnail does not count; it precedes the first scan.
     """
     position = 2
     while content[position : position + 1] == b'\xff':
@@ -97,6 +97,6 @@ def _has_end(content: bytes) -> bool:
         length = int.from_bytes(content[position + 2 : position + 4], 'big')
         position += 1 if padding else 2 + length
     else:
-        if position < len(content):  # No tidy file; any end will do.
+        if position < len(content):  # Not a regular sequence of segments; accept any end marker.
             position = 0
     return content.find(_END, position) >= 0

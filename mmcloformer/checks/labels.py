@@ -1,4 +1,4 @@
-"""Whether class labels and label maps fit the classes, which the losses find out the hard way."""
+"""Checks that class labels and label maps match the classes; others crash in the loss."""
 
 import io
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ from ..errors import join_first
 
 
 def class_problem(labels: Any, num_classes: int) -> str | None:
-    """Say which labels of an image are no classes.
+    """Return which labels of an image are outside the classes.
 
     Args:
-        labels: One number, or several.
+        labels: One label or several.
         num_classes: Number of classes.
 
     Returns:
@@ -24,19 +24,22 @@ def class_problem(labels: Any, num_classes: int) -> str | None:
     wrong = sorted({label for label in np.ravel(labels).tolist() if not 0 <= label < num_classes})
     if not wrong:
         return None
-    return f'has the label {join_first(wrong)}; {num_classes} classes are labelled 0 to {num_classes - 1}'
+    return (
+        f'has the label {join_first(wrong)}; {num_classes} classes are labelled 0 to '
+        f'{num_classes - 1}'
+    )
 
 
 def label_map_problem(
     info: Mapping[str, Any], content: bytes, num_classes: int, ignored: int
 ) -> str | None:
-    """Say what is wrong with a label map that a host has loaded.
+    """Return what is wrong with a label map that a host has loaded.
 
     Args:
-        info: What it loaded, with `img_shape` (H, W) and `gt_seg_map`.
-        content: The label map's file.
+        info: The loaded sample, with `img_shape` (H, W) and `gt_seg_map`.
+        content: Content of the label map file.
         num_classes: Number of classes.
-        ignored: The label that the losses leave out.
+        ignored: The label that the losses ignore.
 
     Returns:
         The reason and what to do, or None.
@@ -66,10 +69,10 @@ def label_map_problem(
 
 
 def size_hint(said: tuple[Any, ...], found: tuple[int, ...]) -> str:
-    """Say what to do about an image that is not of the size that its annotation says.
+    """Return what to do about an image whose size differs from its annotation.
 
     Args:
-        said: Height and width of the annotation.
+        said: Height and width according to the annotation.
         found: Height and width of the image as loaded.
     """
     if said == tuple(found)[::-1]:
@@ -78,6 +81,6 @@ def size_hint(said: tuple[Any, ...], found: tuple[int, ...]) -> str:
 
 
 def _largest_wide_value(content: bytes) -> int:
-    """The largest value of an image of more than 8 bits; 0 for others."""
+    """Return the largest value of an image of more than 8 bits, or 0 for other images."""
     image = Image.open(io.BytesIO(content))
     return int(np.asarray(image).max()) if image.mode.startswith('I') else 0

@@ -1,24 +1,24 @@
-"""Whether masks in COCO's format are what pycocotools takes them for.
+"""Checks that pycocotools can decode masks in COCO format.
 
-Run lengths that do not add up to the image are decoded into whatever was in memory, and can hang an
-evaluation for good. A polygon too short crashes it, though training leaves its object out. One with
-a NaN, or a corner very far off, takes all memory there is.
+Run lengths that do not add up to the image size are decoded from uninitialised memory and can hang
+an evaluation. A polygon of fewer than three points crashes an evaluation, while training ignores
+its object. A polygon with a NaN or a very distant corner exhausts the memory.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# In pixels. pycocotools walks along the edges and keeps every step, five to a pixel.
+# In pixels. pycocotools stores five points per pixel along each edge.
 _FARTHEST = 1e6
 
 
 def run_length_problem(mask: Mapping[str, Any], height: int, width: int) -> str | None:
-    """Say what is wrong with a mask of run lengths.
+    """Return what is wrong with a run-length mask.
 
     Args:
         mask: `size` and `counts`, compressed or not.
-        height: Of the image.
-        width: Of the image.
+        height: Height of the image.
+        width: Width of the image.
 
     Returns:
         The reason, or None.
@@ -33,10 +33,10 @@ def run_length_problem(mask: Mapping[str, Any], height: int, width: int) -> str 
 
 
 def polygon_problem(polygons: Sequence[Any]) -> str | None:
-    """Say which corner of a mask cannot be drawn.
+    """Return which corner of a polygon mask cannot be drawn.
 
     Args:
-        polygons: Of the mask, each as x1, y1, x2, y2 and so on; what is no list is left out.
+        polygons: Polygons of the mask, each a list x1, y1, x2, y2, ...; other values are ignored.
 
     Returns:
         The reason, or None.
@@ -49,12 +49,12 @@ def polygon_problem(polygons: Sequence[Any]) -> str | None:
 
 
 def scored_mask_problem(mask: Any, height: int, width: int) -> str | None:
-    """Say why an evaluation could not use a mask.
+    """Return why an evaluation cannot use a mask.
 
     Args:
         mask: The `segmentation` of an annotation.
-        height: Of the image.
-        width: Of the image.
+        height: Height of the image.
+        width: Width of the image.
 
     Returns:
         The reason, or None.
@@ -62,7 +62,7 @@ def scored_mask_problem(mask: Any, height: int, width: int) -> str | None:
     if isinstance(mask, list) and mask:
         whole = isinstance(mask[0], list) and len(mask[0]) > 4
         if not whole:
-            return 'its mask is no list of polygons of three points or more'
+            return 'its mask is not a list of polygons of three points or more'
         return polygon_problem(mask)
     if not isinstance(mask, dict) or 'size' not in mask or 'counts' not in mask:
         return 'it has no mask (segmentation)'
@@ -70,8 +70,11 @@ def scored_mask_problem(mask: Any, height: int, width: int) -> str | None:
 
 
 def _decompress(text: str) -> list[int]:
-    """The run lengths out of pycocotools' string: numbers in digits of five bits, lowest first,
-    from the fourth on as the difference to the one before the last."""
+    """Decode the run lengths of a pycocotools string.
+
+    A number is a sequence of five-bit digits, lowest first. From the fourth number on, it is the
+    difference to the run length two places before.
+    """
     runs: list[int] = []
     value = shift = 0
     for character in text.encode():

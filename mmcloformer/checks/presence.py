@@ -1,4 +1,4 @@
-"""Whether the data a config names are on disk, asked before anything is built."""
+"""Checks that the data that a config names exist, before anything is built."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,11 +11,11 @@ from .coco import check_coco, leaf_datasets
 
 
 def check_data(cfg: Config, splits: Sequence[str]) -> None:
-    """Make sure that the data of some splits are there and fit the config.
+    """Check that the data of some splits exist and match the config.
 
     Args:
         cfg: The whole config.
-        splits: Of `train`, `val`, `test`.
+        splits: Which of `train`, `val` and `test` to check.
 
     Raises:
         DataError: As `check_present` and `check_coco`.
@@ -25,16 +25,16 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
 
 
 def check_present(cfg: Config, splits: Sequence[str]) -> None:
-    """Make sure that the annotation files and image folders of some splits exist.
+    """Check that the annotation files and image folders of some splits exist.
 
     Files on other back ends (`s3://...`) are left to the host.
 
     Args:
         cfg: The whole config.
-        splits: Of `train`, `val`, `test`.
+        splits: Which of `train`, `val` and `test` to check.
 
     Raises:
-        DataError: If any is missing; lists them with the field that names them.
+        DataError: If any is missing. The message lists them with the fields that name them.
     """
     fields: dict[str, str] = {}
     for split in splits:
@@ -62,7 +62,7 @@ def check_present(cfg: Config, splits: Sequence[str]) -> None:
 
 
 def _paths(dataset: Mapping[str, Any]) -> Iterator[str]:
-    """Files and folders of a dataset config, joined as mmengine's BaseDataset joins them."""
+    """Yield files and folders of a dataset config, joined as mmengine's BaseDataset joins them."""
     root = dataset.get('data_root') or ''
     prefix = dataset.get('data_prefix') or dataset.get('split') or {}  # mmpretrain: ImageNet
     parts = list(prefix.values()) if isinstance(prefix, dict) else [prefix]
@@ -70,5 +70,7 @@ def _paths(dataset: Mapping[str, Any]) -> Iterator[str]:
         if part:
             remote = '://' in f'{root}{part}'
             yield f'{root}/{part}' if remote else str(Path(root, part))
-    if root:
+    # The host ignores the root if the folders and the annotation file have absolute paths.
+    absolute = bool(parts) and all(part and Path(part).is_absolute() for part in parts)
+    if root and not (absolute and Path(dataset.get('ann_file') or '/').is_absolute()):
         yield root

@@ -1,4 +1,4 @@
-"""One sample through the loading steps of its own pipeline, and what these let pass."""
+"""Loads one sample with its own pipeline and reports the faults that loading misses."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -7,20 +7,21 @@ from typing import Any
 from mmengine import fileio
 from mmengine.dataset import BaseDataset
 
-from .image import decode, file_problem, why_unreadable
+from .image import decode, file_problem, unreadable_reason
 from .labels import class_problem, label_map_problem, size_hint
 from .masks import polygon_problem, run_length_problem
 
 
 def sample_problems(dataset: BaseDataset, index: int, num_classes: int | None) -> Iterator[str]:
-    """Read a sample's files, load them as training does, and look at what comes out.
+    """Read the files of a sample, load them as training does, and check the result.
 
-    Of the pipeline only the loading is run; the rest is random and leaves bad files as they are.
+    Only the loading steps of the pipeline are run; the others are random and detect no bad files.
 
     Args:
-        dataset: A host's, not a wrapper.
-        index: Of the sample.
-        num_classes: Labels must be below it; None if the host numbers them, as mmdet does.
+        dataset: Data set of a host, not a wrapper.
+        index: Index of the sample.
+        num_classes: Labels must be below this number; None if the host assigns labels itself, as
+            mmdet does.
 
     Yields:
         Bad files, each with what is wrong and what to do.
@@ -47,7 +48,7 @@ def _name(info: Mapping[str, Any]) -> str:
 
 
 def _file_of(step: Any, info: Mapping[str, Any]) -> str | None:
-    """The image file that a step reads, if it reads one."""
+    """Return the image file that a step reads, or None."""
     key = 'img_path'
     if hasattr(step, 'with_bbox'):
         key = 'seg_map_path' if step.with_seg else ''
@@ -80,15 +81,15 @@ def _load(
                 yield f'{_name(info)}: {problem}'
                 return
             loaded, problem = decode(partial(step, info))
-        except Exception as error:  # Any at all: that the host raises is what is looked for.
+        except Exception as error:  # Any error of the host is a finding.
             if file:
-                yield f'{file}: {why_unreadable(contents[file], error)}'
+                yield f'{file}: {unreadable_reason(contents[file], error)}'
             else:
-                yield f'{_name(info)}: the host cannot load its annotations ({error!r}); mend them'
+                yield f'{_name(info)}: the host cannot load its annotations ({error!r}); fix them'
             return
         if problem:
             yield f'{file}: {problem}'
-        if loaded is None:  # The step was told to leave unreadable images out.
+        if loaded is None:  # The step is configured to skip unreadable images.
             return
         info = loaded
     said = info.get('height'), info.get('width')
@@ -111,7 +112,7 @@ def _mask_problem(info: Mapping[str, Any]) -> str | None:
         if mask is None:
             return f'{where} has no mask; add the segmentation, or remove the object'
         problem = None
-        # The host itself leaves out masks of other forms.
+        # The host itself ignores masks of other forms.
         if isinstance(mask, dict) and isinstance(mask.get('counts'), (list, str)):
             problem = 'size' in mask and run_length_problem(mask, *info['ori_shape'])
         elif isinstance(mask, list):

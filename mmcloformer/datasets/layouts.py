@@ -22,7 +22,7 @@ class Writer(Protocol):
         """Make the folders of one split.
 
         Args:
-            root: Top folder of the layout; made where missing.
+            root: Top folder of the layout; created if missing.
             split: `'train'` or `'val'`.
         """
 
@@ -34,7 +34,7 @@ class Writer(Protocol):
         """
 
     def close(self) -> None:
-        """Write what can only be written once all scenes are known."""
+        """Write the files that need all scenes."""
 
 
 class CocoWriter:
@@ -79,9 +79,9 @@ class CocoWriter:
 
 
 class Ade20kWriter:
-    """ADE20K: `images/{training,validation}/*.jpg` and `annotations/.../*.png` of one byte a pixel.
+    """ADE20K: `images/{training,validation}/*.jpg` and `annotations/.../*.png` of 8 bits.
 
-    Value 0 is ADE20K's "void", which `reduce_zero_label` drops; nothing here has it. The ground
+    Value 0 is ADE20K's "void", which `reduce_zero_label` drops; no pixel here has it. The ground
     is 1 and class k is k + 2, so after the reduction the labels index `SEG_METAINFO`.
     """
 
@@ -110,8 +110,8 @@ class Ade20kWriter:
 class ImageNetWriter:
     """ImageNet: `{split}/CLASS/*.JPEG`, each a crop around one object.
 
-    An object whose surroundings show more of another one gets no crop, since its label would
-    be a matter of taste.
+    An object gets no crop if the crop would show more of another object, as its label would be
+    ambiguous.
     """
 
     def __init__(self, root: Path, split: str) -> None:
@@ -156,7 +156,7 @@ def _coco_fields(instance: Instance) -> dict[str, Any]:
 
 
 def _crop_window(instance: Instance) -> tuple[slice, slice]:
-    """Rows and columns of a square around an object, moved and cut to lie inside the image."""
+    """Return rows and columns of a square around an object, shifted and cropped to the image."""
     x1, y1, x2, y2 = instance.bbox
     longest = max(x2 - x1, y2 - y1)
     side = min(round(longest * (1 + 2 * _CROP_MARGIN)), *instance.mask.shape)

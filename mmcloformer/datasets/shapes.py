@@ -1,4 +1,4 @@
-"""Scenes of overlapping coloured shapes: a data set small enough to make on the spot.
+"""Scenes of overlapping coloured shapes: a small data set that is generated when needed.
 
 The class of an object is its shape alone; colour, texture, size, rotation and light are random.
 """
@@ -24,7 +24,7 @@ SEG_METAINFO = {'classes': ('ground', *CLASSES), 'palette': (GROUND_COLOUR, *PAL
 
 SPLITS = ('train', 'val')
 
-# Bump on any change to what a scene looks like, so that written data sets are known to be old.
+# Increase on any change of the scenes, so that data sets written before are recognised as outdated.
 VERSION = 1
 
 MIN_SIZE = 64
@@ -154,7 +154,7 @@ def make_scenes(
 def _place(
     rng: np.random.Generator, name: str, owner: NDArray[np.int_], areas: list[int]
 ) -> _Floats | None:
-    """Find a place that hides no earlier object too far; None if none was found.
+    """Find a place that does not hide too much of an earlier object; None if there is none.
 
     Returns:
         Signed distance in pixels of every pixel from the object's edge, negative inside.
@@ -172,7 +172,7 @@ def _place(
 
 
 def _distance(name: str, size: int, centre: _Floats, radius: float, turn: float) -> _Floats:
-    """Signed distance (size, size) in pixels from a shape's edge, exact near the edge."""
+    """Return the signed distance (size, size) in pixels from a shape's edge, exact near it."""
     x, y = _grid(size)
     r = np.hypot(x - centre[0], y - centre[1])
     if name == 'ring':
@@ -190,13 +190,13 @@ def _distance(name: str, size: int, centre: _Floats, radius: float, turn: float)
 
 
 def _grid(size: int) -> tuple[_Floats, _Floats]:
-    """The x and y coordinate of every pixel's centre, broadcastable to (size, size)."""
+    """Return the x and y coordinates of the pixel centres, broadcastable to (size, size)."""
     axis = np.arange(size, dtype=np.float64) + 0.5
     return axis[None, :], axis[:, None]
 
 
 def _textured(rng: np.random.Generator, colour: _Colour, size: int, strength: float) -> _Floats:
-    """A (size, size, 3) surface of blotches and stripes around one colour."""
+    """Return a (size, size, 3) surface of blotches and stripes around one colour."""
     surface = np.broadcast_to(np.array(colour), (size, size, 3)).copy()
     for cells in (4, 12):
         grey = rng.normal(0, strength, (cells, cells, 1))
@@ -211,7 +211,7 @@ def _textured(rng: np.random.Generator, colour: _Colour, size: int, strength: fl
 
 
 def _light(rng: np.random.Generator, size: int) -> _Floats:
-    """Brightness factors (size, size): an exposure and a slope across the image."""
+    """Return brightness factors (size, size): an exposure and a gradient across the image."""
     x, y = _grid(size)
     turn = rng.uniform(0, 2 * math.pi)
     slope = ((x / size - 0.5) * math.cos(turn) + (y / size - 0.5) * math.sin(turn)) * 0.3
@@ -221,11 +221,11 @@ def _light(rng: np.random.Generator, size: int) -> _Floats:
 def _hsv(
     rng: np.random.Generator, saturation: tuple[float, float], value: tuple[float, float]
 ) -> _Colour:
-    """A random colour (r, g, b), 0 to 1."""
+    """Return a random colour (r, g, b), 0 to 1."""
     return colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(*saturation), rng.uniform(*value))
 
 
 def _contrasting(rng: np.random.Generator, used: list[_Colour]) -> _Colour:
-    """The one of a few random colours that is farthest from those in use."""
+    """Return the one of a few random colours that is farthest from those in use."""
     draws = [_hsv(rng, saturation=(0.4, 1), value=(0.4, 1)) for _ in range(_COLOUR_DRAWS)]
     return max(draws, key=lambda colour: min(math.dist(colour, other) for other in used))

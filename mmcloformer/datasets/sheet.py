@@ -17,7 +17,7 @@ def draw_scene(scene: Scene, scale: int = 2) -> NDArray[np.uint8]:
 
     Args:
         scene: The scene.
-        scale: Whole-numbered enlargement.
+        scale: Integer scale factor.
 
     Returns:
         RGB image of shape (scale * H, scale * W, 3).
@@ -29,7 +29,7 @@ def draw_scene(scene: Scene, scale: int = 2) -> NDArray[np.uint8]:
         cv2.drawContours(image, outlines, -1, (255, 255, 255), 1)
         x1, y1, x2, y2 = (scale * edge for edge in instance.bbox)
         cv2.rectangle(image, (x1, y1), (x2 - 1, y2 - 1), PALETTE[instance.label], 1)
-    # Names go on last: no later box may strike one through.
+    # Draw the names last, so that no box covers them.
     for instance in scene.instances:
         x1, y1, *_ = (scale * edge for edge in instance.bbox)
         name = CLASSES[instance.label]
@@ -46,11 +46,11 @@ def contact_sheet(scenes: Sequence[Scene], columns: int = 6, scale: int = 2) -> 
 
     Args:
         scenes: Scenes of one size, at least one.
-        columns: Number of scenes a row.
-        scale: Whole-numbered enlargement of the scenes.
+        columns: Number of scenes per row.
+        scale: Integer scale factor of the scenes.
 
     Returns:
-        RGB image; what is left of the last row stays white.
+        RGB image; the unused rest of the last row is white.
     """
     tiles = [draw_scene(scene, scale) for scene in scenes]
     height, width = tiles[0].shape[:2]

@@ -1,4 +1,4 @@
-"""Keeping a written "shapes" data set: made once, never half made, never over other data."""
+"""Writes the "shapes" data set once, atomically, and never over other data."""
 
 import hashlib
 import json
@@ -18,12 +18,12 @@ MARKER = '.mmcloformer-shapes.json'
 _MARKER_DRAFT = f'{MARKER}.draft'
 _STAGING = '.mmcloformer-shapes.partial'
 
-_Counts = dict[str, dict[str, int]]
+_SceneCounts = dict[str, dict[str, int]]
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a data set holds and what was done to get there.
+    """Contents of a data set and what was written.
 
     Attributes:
         root: Top folder of the data set.
@@ -33,7 +33,7 @@ class Report:
 
     root: Path
     written: tuple[str, ...]
-    counts: _Counts
+    counts: _SceneCounts
 
 
 def write_shapes(
@@ -44,7 +44,7 @@ def write_shapes(
     size: int = 128,
     seed: int = 0,
 ) -> Report:
-    """Write the data set, one folder a layout, unless it is there already.
+    """Write the data set, one folder per layout, unless it already exists.
 
     A marker file in `root` holds the arguments and a digest of every layout. A layout appears
     under its own name only once it is complete, and nothing but an unchanged layout written
@@ -52,7 +52,7 @@ def write_shapes(
 
     Args:
         root: Folder to write to. It may be missing, empty, or an earlier data set.
-        layouts: Names out of `LAYOUTS`. With other arguments than before, layouts that are not
+        layouts: Names from `LAYOUTS`. With other arguments than before, layouts that are not
             named are removed; with the same ones they stay.
         num_train: Number of training scenes.
         num_val: Number of validation scenes.
@@ -64,7 +64,7 @@ def write_shapes(
 
     Raises:
         ConfigError: If an argument is out of range or a layout is unknown.
-        DataError: If `root` holds other data or is a file, or a layout was changed by other hands.
+        DataError: If `root` holds other data or is a file, or a layout was changed since.
     """
     root = Path(root)
     wanted = list(dict.fromkeys(layouts))
@@ -72,7 +72,9 @@ def write_shapes(
     if unknown or not wanted:
         raise ConfigError(f'layouts must be some of {tuple(LAYOUTS)}, got {wanted}')
     if num_train < 1 or num_val < 1:
-        raise ConfigError(f'need at least one scene a split, got {num_train} and {num_val}')
+        raise ConfigError(
+            f'num_train and num_val must be at least 1, got {num_train} and {num_val}'
+        )
     make_scene(0, size=size, seed=seed)  # refuses a bad size or seed before anything is touched
 
     recipe = {
@@ -84,7 +86,7 @@ def write_shapes(
     }
     marker = _claim(root)
     staging = root / _STAGING
-    shutil.rmtree(staging, ignore_errors=True)  # left by a call that was killed
+    shutil.rmtree(staging, ignore_errors=True)  # left by a killed call
     digests: dict[str, str] = marker['layouts']
     same = marker['recipe'] == recipe
     for name in wanted if same else {*wanted, *digests}:
@@ -134,18 +136,18 @@ def _write_marker(root: Path, marker: dict[str, Any]) -> None:
 
 
 def _check_own(folder: Path, digest: str | None) -> None:
-    """Refuse a folder that exists but is not as this module left it."""
+    """Raise if a folder exists and differs from what this module wrote."""
     if folder.exists() and _digest(folder) != digest:
         raise DataError(
             f'{folder} holds files that mmcloformer did not write or that were changed since; '
-            'move or delete it to have it written anew'
+            'move or delete it, then run this again'
         )
 
 
 def _build(
     staging: Path, layouts: list[str], numbers: dict[str, int], size: int, seed: int
-) -> _Counts:
-    counts: _Counts = {}
+) -> _SceneCounts:
+    counts: _SceneCounts = {}
     for split in SPLITS:
         writers = [LAYOUTS[name](staging / name, split) for name in layouts]
         found: Counter[str] = Counter()
@@ -160,7 +162,7 @@ def _build(
 
 
 def _retire(root: Path, layouts: Iterable[str], staging: Path) -> None:
-    """Move outdated layouts away in one step each, so that none is ever half there."""
+    """Move outdated layouts away by one rename each, so that none is ever incomplete."""
     for name in layouts:
         if (root / name).exists():
             os.rename(root / name, staging / f'old-{name}')

@@ -36,7 +36,7 @@ def test_views_have_the_size_of_what_they_show(image):
 
 
 def test_weights_are_those_that_gate_the_values(image):
-    """Where all values are one, the local branch puts out its weights."""
+    """If all values are one, the local branch outputs its weights."""
     backbone = CloFormer('xxs').eval()
     branch = backbone.stages[1][-1].attn.local[0]
     values = slice(2 * branch.dwconv.out_channels // 3, None)
@@ -50,7 +50,7 @@ def test_weights_are_those_that_gate_the_values(image):
 
 
 def test_attention_is_that_which_mixes_the_values(image):
-    """A value that is one at a single pooled position brings out how much it is looked at."""
+    """With values of one at a single pooled position, the output is its attention weight."""
     backbone = CloFormer('xxs').eval()
     pooled = backbone.stages[2][-1].attn.pooled
     dims = pooled.kv.out_channels // 2
@@ -101,7 +101,7 @@ def read_image():
 
 
 def test_images_are_read_as_for_predictions(read_image, tmp_path):
-    """Turned as the camera was held, and 16 bits brought to 8."""
+    """Images are rotated by their EXIF tag, and 16 bits are scaled to 8."""
     grey = np.arange(600, dtype=np.uint16).reshape(20, 30) * 109
     Image.fromarray(grey).save(tmp_path / 'deep.png')
     deep = read_image(str(tmp_path / 'deep.png'))

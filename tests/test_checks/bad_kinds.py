@@ -1,11 +1,11 @@
-"""Every kind of odd or bad file tried, what its host does with it, and what the check says."""
+"""All kinds of unusual files tested, what the host does with them, and what the check reports."""
 
 import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import spoiling as to
+from . import corruptions as to
 
 FILES = ('mask', 'seg', 'cls')  # Mask R-CNN, mmseg, mmpretrain; 'box' is RetinaNet.
 
@@ -14,35 +14,35 @@ class Kind(NamedTuple):
     """One kind of file, in one host.
 
     Attributes:
-        name: What is odd.
-        host: Of `FILES`, or `box`.
-        split: In which the file is.
-        spoil: Makes it, given the host, the root of its data and the split.
+        name: What is unusual about the file.
+        host: One of `FILES`, or `box`.
+        split: Split that the file belongs to.
+        corrupt: Makes the file, given the host, the root of its data and the split.
         moment: When the host crashes: building, loading, loss or scoring. None if it does not.
-        crash: What it says then.
-        listed: What the check says; None if it leaves the file alone.
+        crash: Part of the host's error message.
+        reported: Pattern of what the check reports; None if it reports nothing.
     """
 
     name: str
     host: str
     split: str
-    spoil: Any
+    corrupt: Any
     moment: str | None
     crash: str
-    listed: str | None
+    reported: str | None
 
 
-def crashes(name, hosts, spoil, moment, crash, listed, split='train'):
-    return [Kind(name, host, split, spoil, moment, crash, listed) for host in hosts]
+def crashes(name, hosts, corrupt, moment, crash, reported, split='train'):
+    return [Kind(name, host, split, corrupt, moment, crash, reported) for host in hosts]
 
 
-def harms(name, hosts, spoil, listed, split='train'):
-    """Without a word."""
-    return [Kind(name, host, split, spoil, None, '', listed) for host in hosts]
+def harms(name, hosts, corrupt, reported, split='train'):
+    """Kinds that silently harm training or evaluation."""
+    return [Kind(name, host, split, corrupt, None, '', reported) for host in hosts]
 
 
-def tolerated(name, hosts, spoil, split='train'):
-    return [Kind(name, host, split, spoil, None, '', None) for host in hosts]
+def tolerated(name, hosts, corrupt, split='train'):
+    return [Kind(name, host, split, corrupt, None, '', None) for host in hosts]
 
 
 IMAGES = [
@@ -113,6 +113,9 @@ OBJECTS = [
     ),
     *harms('unlisted category', MASK, to.first(category_id=999), CATEGORY),
     *harms('unlisted category', MASK, to.first(category_id=999), CATEGORY, VAL),
+    *tolerated(
+        'ignored object', MASK, to.first(ignore=True, category_id=999, image_id=99, bbox=None)
+    ),
     *tolerated('ids with a decimal point', MASK, to.annotations(to.decimal_ids)),
     *tolerated('no iscrowd', MASK, to.without('iscrowd')),
     *crashes(
@@ -142,7 +145,7 @@ OBJECTS = [
         to.first(segmentation=[[]]),
         'scoring',
         'not supported',
-        'annotation 1: its mask is no list of polygons of three points',
+        'annotation 1: its mask is not a list of polygons of three points',
         VAL,
     ),
     *tolerated('polygon of no area', MASK, to.first(segmentation=[[5] * 6])),

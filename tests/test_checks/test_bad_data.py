@@ -1,7 +1,6 @@
-"""Every kind of odd file through its host's own data set, pipeline, network and evaluator.
+"""Runs each kind of unusual file through the data set, pipeline, network and evaluator of a host.
 
-So that `check_dataset` lists what these trip over and nothing else; its own tests are in
-`test_examine.py`.
+`check_dataset` must report exactly what harms these. Its own tests are in `test_examine.py`.
 """
 
 import copy
@@ -35,7 +34,7 @@ CONFIGS = dict(
 
 @pytest.fixture(scope='module', autouse=True)
 def _quick_collection():
-    """The hosts collect garbage at each data set, a quarter of a second with all of torch in it."""
+    """Freeze existing objects, as the hosts collect garbage per data set, 0.25 s each."""
     gc.freeze()
     yield
     gc.unfreeze()
@@ -77,15 +76,15 @@ def small_config(host, root):
 
 
 @pytest.fixture
-def spoilt(whole, tmp_path):
-    """The config of a kind's host, on scenes of which it spoilt one file."""
+def corrupted(whole, tmp_path):
+    """Return a function from a kind to the config of its host, with one corrupted file."""
 
-    def spoilt(kind):
+    def corrupted(kind):
         root = shutil.copytree(whole / CONFIGS[kind.host][0], tmp_path / 'data')
-        kind.spoil(kind.host, root, kind.split)
+        kind.corrupt(kind.host, root, kind.split)
         return small_config(kind.host, root)
 
-    return spoilt
+    return corrupted
 
 
 @pytest.fixture(scope='module')
@@ -138,8 +137,8 @@ def host_outcome(cfg, split, build_model):
 
 
 @pytest.mark.parametrize('kind', KINDS, ids=lambda kind: f'{kind.host}-{kind.split}-{kind.name}')
-def test_what_the_host_does(kind, spoilt, model):
-    cfg = spoilt(kind)
+def test_what_the_host_does(kind, corrupted, model):
+    cfg = corrupted(kind)
     moment, error = host_outcome(cfg, kind.split, lambda cfg: model(kind.host, cfg))
     assert moment == kind.moment, error
     if error:
@@ -150,19 +149,19 @@ def test_what_the_host_does(kind, spoilt, model):
 
 
 @pytest.mark.parametrize('kind', KINDS, ids=lambda kind: f'{kind.host}-{kind.split}-{kind.name}')
-def test_what_the_check_says(kind, spoilt):
-    _, problems = check_dataset(spoilt(kind), workers=0)
-    if kind.listed is None:
+def test_what_the_check_says(kind, corrupted):
+    _, problems = check_dataset(corrupted(kind), workers=0)
+    if kind.reported is None:
         assert not problems
     else:
         assert problems
         for problem in problems:
-            assert re.search(kind.listed, problem)
+            assert re.search(kind.reported, problem)
             assert kind.split in problem
 
 
 def test_the_docs_give_the_numbers():
     names = {kind.name for kind in KINDS}
-    bad = sum(kind.listed is not None for kind in KINDS)
+    bad = sum(kind.reported is not None for kind in KINDS)
     text = ' '.join((ROOT / 'docs' / 'data.md').read_text().split())
     assert f'{len(KINDS)} odd files of {len(names)} kinds: {bad} listed, {len(KINDS) - bad}' in text

@@ -24,7 +24,7 @@ def config(name, root):
 
 @pytest.fixture
 def detector(shapes, tmp_path):
-    """The config, on data that may be spoilt."""
+    """The config, on data that a test may change."""
     root = shutil.copytree(shapes / 'coco', tmp_path / 'coco')
     return config('demo/retinanet_cloformer_xxs_shapes', root), root
 

@@ -34,7 +34,7 @@ def gpu():
 
 @pytest.mark.parametrize('fail', [load_in_process, load_in_worker, build, gpu])
 def test_crashes_of_the_data(fail, capsys):
-    named = pytest.raises(SystemExit, match=r'tools/check_dataset\.py my_config\.py')
+    named = pytest.raises(SystemExit, match=r'tools/misc/check_dataset\.py my_config\.py')
     with named, suggest_data_check('my_config.py'):
         fail()
     trace = capsys.readouterr().err

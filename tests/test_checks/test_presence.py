@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmcloformer.checks.presence import check_data
+from mmcloformer.checks.presence import check_data, check_present
 from mmcloformer.errors import DataError
 from tests.conftest import ROOT
 
@@ -113,3 +113,17 @@ def test_the_configs_own_data(name, tmp_path, monkeypatch):
         assert f'  {folder}  (' in str(error.value)
         Path(folder).mkdir(parents=True)
     check_data(cfg, ('train', 'val'))
+
+
+def test_a_root_that_absolute_paths_override_need_not_exist(tmp_path):
+    file, folder = tmp_path / 'file.json', tmp_path / 'images'
+    file.touch()
+    folder.mkdir()
+    dataset = dict(
+        data_root='absent/', ann_file=str(file), data_prefix=dict(img=str(folder)), type='Any'
+    )
+    cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
+    check_present(cfg, ('train',))
+    dataset['data_prefix'] = dict(img='')
+    with pytest.raises(DataError, match='absent'):
+        check_present(Config(dict(train_dataloader=dict(dataset=dataset))), ('train',))

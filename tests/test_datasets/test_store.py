@@ -27,7 +27,7 @@ def contents(folder):
 
 @pytest.fixture(scope='module')
 def clean(tmp_path_factory):
-    """What an undisturbed call writes, by seed."""
+    """Return what an undisturbed call writes, by seed."""
     folder = tmp_path_factory.mktemp('clean')
     for arguments in (TINY, OTHER):
         write_shapes(folder / str(arguments.get('seed', 0)), **arguments)

@@ -11,9 +11,8 @@ import torch
 
 import mmcloformer  # noqa: F401  (before any host: it puts the ops stand-in in place)
 from mmcloformer.apis.cli import exit_on_user_error
-from mmcloformer.benchmark.growth import SIDES, plot_growth
 from mmcloformer.benchmark.literal import LiteralCloFormer
-from mmcloformer.benchmark.suite import BACKBONES, Job, run_jobs, table
+from mmcloformer.benchmark.suite import BACKBONES, SIDES, Job, plot_growth, run_jobs, table
 from mmcloformer.errors import UserError
 from mmcloformer.models import ARCHS
 
@@ -36,7 +35,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
     parser.add_argument('--arch', choices=sorted(ARCHS), default='xs', help='size of CloFormer')
-    parser.add_argument('--rounds', type=int, default=5, help='timed runs of each, taking turns')
+    parser.add_argument(
+        '--rounds', type=int, default=5, help='timed runs of each model, interleaved'
+    )
     parser.add_argument(
         '--models', nargs='+', help=f'only these: config files, or of {", ".join(BACKBONES)}'
     )

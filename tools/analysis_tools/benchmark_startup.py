@@ -18,7 +18,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('model', help='what tools/deployment/export_onnx.py made of them')
+    parser.add_argument('model', help='ONNX file that tools/deployment/export_onnx.py wrote')
     parser.add_argument('image', help='image file')
     parser.add_argument('--rounds', type=int, default=3, help='processes of each')
     args = parser.parse_args()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw what each stage's local and global branch see in an image, and their frequencies."""
+"""Draw the weights, attention and frequency spectra of each stage's branches for an image."""
 
 import argparse
 from pathlib import Path

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Examine every file of a config's data sets, before a bad one stops a training that runs."""
+"""Examine every file of a config's data sets before training."""
 
 import argparse
 import os
@@ -19,7 +19,7 @@ def main() -> None:
         '--workers',
         type=int,
         default=os.cpu_count() or 1,
-        help='number of processes (default: one a core)',
+        help='number of worker processes (default: one per core)',
     )
     args = parser.parse_args()
     cfg = read_config(args.config, args.cfg_options)

@@ -1,7 +1,8 @@
-"""How to spoil the generated data, one file at a time.
+"""Corruptions of the generated data, each of one file.
 
-`image` and `label_map` turn a function of a file, `annotations` one of a file's content, into one
-of the host, the root of its data and the split; `turned` and `listing` are such functions.
+A corruption is a function of (host, root of its data, split). `image` and `label_map` make one
+from a function of a file, `annotations` from a function of the content of a COCO file, and
+`listing` from a function of the lines of an mmpretrain annotation file.
 """
 
 import io
@@ -12,9 +13,9 @@ from PIL import Image
 
 
 def image(damage):
-    """Of the first image, as the host sorts them."""
+    """Damage the first image, in the order of the host."""
 
-    def spoil(host, root, split):
+    def corrupt(host, root, split):
         if host == 'seg':
             damage(root / 'images' / _ADE[split] / f'ADE_{split}_00000001.jpg')
         elif host == 'cls':
@@ -22,41 +23,41 @@ def image(damage):
         else:
             damage(root / f'{split}2017' / '000000000001.png')
 
-    return spoil
+    return corrupt
 
 
 def label_map(damage):
-    """Of the first image."""
+    """Damage the label map of the first image."""
 
-    def spoil(host, root, split):
+    def corrupt(host, root, split):
         damage(root / 'annotations' / _ADE[split] / f'ADE_{split}_00000001.png')
 
-    return spoil
+    return corrupt
 
 
 def annotations(change):
-    """Of the file in COCO's format."""
+    """Change the COCO file."""
 
-    def spoil(host, root, split):
+    def corrupt(host, root, split):
         file = root / 'annotations' / f'instances_{split}2017.json'
         content = json.loads(file.read_text())
         change(content)
         file.write_text(json.dumps(content))
 
-    return spoil
+    return corrupt
 
 
 def annotation_text(text):
-    def spoil(host, root, split):
+    def corrupt(host, root, split):
         (root / 'annotations' / f'instances_{split}2017.json').write_text(text)
 
-    return spoil
+    return corrupt
 
 
 def listing(change):
-    """Of mmpretrain's list of images and labels, which has no need to be there."""
+    """Write and change mmpretrain's list of images and labels, which is optional."""
 
-    def spoil(host, root, split):
+    def corrupt(host, root, split):
         folders = sorted(path.name for path in (root / split).iterdir())
         lines = [
             f'{path.relative_to(root / split)} {folders.index(path.parent.name)}'
@@ -65,7 +66,7 @@ def listing(change):
         (root / 'meta').mkdir()
         (root / 'meta' / f'{split}.txt').write_text('\n'.join(change(lines)))
 
-    return spoil
+    return corrupt
 
 
 _ADE = dict(train='training', val='validation')
@@ -98,14 +99,14 @@ def cut(kind):
 
 
 def early_end(file):
-    """Noise inside, with what the decoder takes for the end of the picture."""
+    """Put an end marker inside the picture."""
     content = _encoded(file, 'JPEG')
     middle = len(content) * 3 // 4
     file.write_bytes(content[:middle] + b'\xff\xd9' + content[middle + 2 :])
 
 
 def noise_in_label_map(file):
-    """Where Pillow does not look: the check sum of the pixels."""
+    """Change the checksum of the pixels, which Pillow does not verify."""
     content = bytearray(file.read_bytes())
     content[content.index(b'IEND') - 5] ^= 1
     file.write_bytes(content)
@@ -124,14 +125,14 @@ def as_16_bit(file):
 
 
 def turned(file):
-    """Stored as 64x48, with a tag that asks for a quarter turn."""
+    """Store the image as 64x48, with an EXIF tag for a rotation by 90 degrees."""
     exif = Image.Exif()
     exif[0x112] = 6
     Image.open(file).convert('RGB').crop((0, 0, 64, 48)).save(file, 'JPEG', exif=exif)
 
 
 def turned_and_annotated(host, root, split):
-    """The annotation says 64x48, as stored."""
+    """Annotate the image with its stored size, 64x48."""
     image(turned)(host, root, split)
 
     def change(content):
@@ -180,13 +181,13 @@ def first_image(**fields):
 
 
 def move_objects(content):
-    """From the first image to the second."""
+    """Move the objects of the first image to the second."""
     for each in content['annotations']:
         each['image_id'] = max(each['image_id'], 2)
 
 
 def share_an_id(content):
-    """The second image's, by the first."""
+    """Give the first image the id of the second."""
     content['images'][0]['id'] = 2
     move_objects(content)
 
@@ -196,6 +197,6 @@ def list_twice(content):
 
 
 def decimal_ids(content):
-    """As pandas writes them."""
+    """Write ids as floats, as pandas does."""
     for each in content['annotations']:
         each.update(image_id=float(each['image_id']), category_id=float(each['category_id']))
