@@ -1,7 +1,8 @@
-# Mask R-CNN, 3x, multi-scale. Inferred, as the 1x recipe; the scales are PVTv2's and Swin's.
+# Mask R-CNN on COCO, 3x schedule, multi-scale training.
+# The settings are inferred, as for 1x; the scales are those of PVTv2 and Swin.
 #
 # Schedule: 36 epochs x 7,330 iterations = 263,880; learning rate x 0.1 after epochs 27 and 33.
-# Scales: shorter side 480, 512, ... 800 pixels, longer side at most 1333.
+# Scales: shorter side 480, 512, ..., 800 pixels, longer side at most 1333.
 _base_ = 'mask-rcnn_cloformer_xs_coco.py'
 
 train_pipeline = [

@@ -1,9 +1,10 @@
-# Mask R-CNN, 1x. Inferred (the paper's settings were not published): the recipe of the same
-# authors' later code, of LITv2 and of PVT.
+# Mask R-CNN on COCO, 1x schedule.
+# The paper's settings were not published. These are inferred from the same authors' later code,
+# LITv2 and PVT.
 #
-# Schedule: 12 epochs x 117,266 images with boxes / 16 a batch = 12 x 7,330 = 87,960 iterations;
-# warm-up over the first 500, learning rate x 0.1 after epochs 8 and 11 (host's schedule_1x).
-# Batch: 8 GPUs x 2 images = 16 = auto_scale_lr.base_batch_size (host's schedule_1x).
+# Schedule: 12 epochs x 117,266 images with boxes / 16 per batch = 12 x 7,330 = 87,960 iterations;
+# warm-up over the first 500, learning rate x 0.1 after epochs 8 and 11 (mmdet's schedule_1x).
+# Batch: 8 GPUs x 2 images = 16 = auto_scale_lr.base_batch_size (mmdet's schedule_1x).
 _base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 custom_imports = dict(imports=['mmcloformer'], allow_failed_imports=False)
 
@@ -15,4 +16,4 @@ optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=2e-4, weight_decay=1e-4),
     paramwise_cfg=dict(norm_decay_mult=0.0),
 )
-sync_bn = 'torch'  # As the released network; across GPUs only.
+sync_bn = 'torch'  # As in the released network. On a CPU the tools turn it off.

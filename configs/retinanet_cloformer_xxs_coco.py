@@ -1,14 +1,16 @@
-# RetinaNet, 1x. Inferred (the paper's settings were not published): the recipe of the same
-# authors' later code, of LITv2 and of PVT.
+# RetinaNet on COCO, 1x schedule.
+# The paper's settings were not published. These are inferred from the same authors' later code,
+# LITv2 and PVT.
 #
-# Schedule: 12 epochs x 117,266 images with boxes / 16 a batch = 12 x 7,330 = 87,960 iterations;
-# warm-up over the first 500, learning rate x 0.1 after epochs 8 and 11 (host's schedule_1x).
-# Batch: 8 GPUs x 2 images = 16 = auto_scale_lr.base_batch_size (host's schedule_1x).
+# Schedule: 12 epochs x 117,266 images with boxes / 16 per batch = 12 x 7,330 = 87,960 iterations;
+# warm-up over the first 500, learning rate x 0.1 after epochs 8 and 11 (mmdet's schedule_1x).
+# Batch: 8 GPUs x 2 images = 16 = auto_scale_lr.base_batch_size (mmdet's schedule_1x).
 _base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 custom_imports = dict(imports=['mmcloformer'], allow_failed_imports=False)
 
-# The pyramid's first level is never used, so it is not asked for: the same as start_level=1 on
-# all four, without the unused norm that distributed training would refuse.
+# RetinaNet does not use the stride-4 map, so the backbone does not return it. Four maps with
+# start_level=1 would give the same network plus an output norm without a gradient, and
+# distributed training stops at parameters without a gradient.
 model = dict(
     backbone=dict(_delete_=True, type='CloFormer', arch='xxs', out_indices=(1, 2, 3)),
     neck=dict(in_channels=[64, 128, 256], start_level=0),
@@ -16,4 +18,4 @@ model = dict(
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=1e-4),
 )
-sync_bn = 'torch'  # As the released network; across GPUs only.
+sync_bn = 'torch'  # As in the released network. On a CPU the tools turn it off.

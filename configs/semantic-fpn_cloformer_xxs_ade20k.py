@@ -1,8 +1,11 @@
-# Semantic FPN, 80k. Inferred (the paper's settings were not published): the recipe of the same
-# authors' later code, of LITv2 and of PVT.
+# Semantic FPN on ADE20K, 80k iterations.
+# The paper's settings were not published. These are inferred from the same authors' later code,
+# LITv2 and PVT.
 #
-# Schedule: 80,000 iterations x 16 a batch / 20,210 images = 63 epochs; polynomial decay of power
-# 0.9 to zero. Crops of 512x512, tested on whole images of a shorter side of 512 (host's ade20k).
+# Schedule: 80,000 iterations x 16 per batch / 20,210 images = 63 epochs; polynomial decay with
+# power 0.9 to zero.
+# Images: training crops of 512x512; testing on whole images with a shorter side of 512 (mmseg's
+# ade20k).
 # Batch: 8 GPUs x 2 images = 16 = auto_scale_lr.base_batch_size.
 _base_ = [
     'mmseg::_base_/models/fpn_r50.py',
@@ -27,4 +30,4 @@ param_scheduler = [
     dict(type='PolyLR', eta_min=0.0, power=0.9, begin=0, end=80000, by_epoch=False),
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=16)
-sync_bn = 'torch'  # As the released network; across GPUs only.
+sync_bn = 'torch'  # As in the released network. On a CPU the tools turn it off.

@@ -1,9 +1,10 @@
-# UPerNet, 160k, with an auxiliary FCN head on stage 3. Inferred (no UPerNet of the paper's is
-# known): Swin's recipe.
+# UPerNet on ADE20K, 160k iterations, with an auxiliary FCN head on stage 3.
+# No UPerNet result of the paper is known. The settings are inferred: they are Swin's.
 #
-# Schedule: 160,000 iterations x 16 a batch / 20,210 images = 127 epochs; warm-up over the first
-# 1,500, then linear (polynomial of power 1) to zero. Crops of 512x512, tested on whole images of
-# a shorter side of 512 (host's ade20k).
+# Schedule: 160,000 iterations x 16 per batch / 20,210 images = 127 epochs; warm-up over the first
+# 1,500, then linear decay (polynomial with power 1) to zero.
+# Images: training crops of 512x512; testing on whole images with a shorter side of 512 (mmseg's
+# ade20k).
 # Batch: 8 GPUs x 2 images = 16 = auto_scale_lr.base_batch_size.
 _base_ = [
     'mmseg::_base_/models/upernet_r50.py',
@@ -30,4 +31,4 @@ param_scheduler = [
     dict(type='PolyLR', eta_min=0.0, power=1.0, begin=1500, end=160000, by_epoch=False),
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=16)
-sync_bn = 'torch'  # As the released network; across GPUs only.
+sync_bn = 'torch'  # As in the released network. On a CPU the tools turn it off.

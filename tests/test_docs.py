@@ -1,4 +1,4 @@
-"""What README and docs/ tell people to type and to open is there."""
+"""The files, options and commands that the README and docs/ name exist and work."""
 
 import os
 import re
@@ -16,23 +16,41 @@ from tests.conftest import ROOT, TOOLS
 
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 PAGE = pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
-# Where the options of the scripts that hand them on are defined.
+LINKING = [*PAGES, ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md']
+# The launch scripts pass their options on to these tools.
 PARSERS = {'dist_train.sh': 'train.py', 'dist_test.sh': 'test.py'}
 PARSERS |= {'slurm_train.sh': 'train.py', 'slurm_test.sh': 'test.py'}
 
 
 def commands(page: Path) -> list[list[str]]:
-    """The commands of a page's ```bash blocks, as words."""
+    """Split the commands in a page's ```bash blocks into words."""
     blocks = re.findall(r'^```bash\n(.*?)^```', page.read_text(), re.DOTALL | re.MULTILINE)
     lines = [line for block in blocks for line in block.replace('\\\n', ' ').splitlines()]
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
-@PAGE
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r'^#+ (.+)$', page.read_text(), re.MULTILINE)
+    return {re.sub(r'[^\w -]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+@pytest.mark.parametrize('page', LINKING, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r'\]\(([^)#]+)[^)]*\)', page.read_text()):
-        if '://' not in target:
-            assert (page.parent / target).exists(), target
+    for link in re.findall(r'\]\(([^)]+)\)', page.read_text()):
+        if '://' in link:
+            continue
+        target, _, anchor = link.partition('#')
+        file = page.parent / target if target else page
+        assert file.exists(), link
+        assert not anchor or anchor in anchors(file), link
+
+
+@PAGE
+def test_files_named_in_the_text_exist(page):
+    folders = 'benchmarks|configs|docker|docs|mmcloformer|notebooks|requirements|tests|tools'
+    named = re.findall(rf'`((?:{folders})/[\w/.-]+\.\w+)`', page.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 @PAGE
@@ -71,7 +89,7 @@ def test_the_readme_has_a_command_for_each_published_result():
         assert options == (['--cfg-options', f'${size[1].upper()}'] if size else [])
 
 
-# On an image or two, so that twelve epochs take a minute.
+# One or two images, so that twelve epochs take a minute.
 SHORT = {
     'train.py': [
         'train_dataloader.batch_size=1',
@@ -81,14 +99,14 @@ SHORT = {
     ],
     'test.py': ['test_dataloader.dataset.indices=2'],
 }
-# Left to other tests: what starts several processes, what measures for half an hour, and what
-# takes a GPU for hours.
+# Not run here: tools that start several processes (tested elsewhere), measure for half an hour, or
+# need a GPU for hours.
 ELSEWHERE = {'benchmark.py', 'compare_pretraining.py', 'publish_weights.py', *PARSERS}
 
 
 @pytest.mark.slow
 def test_commands_run_one_after_another(real_data, shapes, tmp_path):
-    """As on a machine where the data are in place: README, then getting started, then the rest."""
+    """Run the README, then getting started, then the other pages, with all data in place."""
     for name in ('configs', 'tools'):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / 'data').mkdir()

@@ -1,6 +1,7 @@
-"""The notebook, from its first cell to its last, on fewer scenes."""
+"""The notebook runs from its first cell to its last; `make demo` has its steps too."""
 
 import os
+import re
 
 import nbformat
 import pytest
@@ -32,3 +33,11 @@ def test_the_notebook_is_kept_without_outputs():
     notebook = nbformat.read(ROOT / 'notebooks/demo.ipynb', as_version=4)
     nbformat.validate(notebook)
     assert not any(cell.get('outputs') for cell in notebook.cells)
+
+
+def test_the_notebook_names_tools_that_exist():
+    notebook = nbformat.read(ROOT / 'notebooks/demo.ipynb', as_version=4)
+    source = '\n'.join(cell.source for cell in notebook.cells if cell.cell_type == 'code')
+    tools = re.findall(r"\btool\(\s*'([^']+)'", source)
+    assert len(tools) == 5
+    assert [tool for tool in tools if not (ROOT / 'tools' / tool).is_file()] == []

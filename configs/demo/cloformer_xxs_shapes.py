@@ -1,8 +1,8 @@
-# `make demo-all`: the ImageNet config on crops of generated scenes (make_shapes.py), from
-# random weights, at 64x64 and without mixing images.
+# `make demo-all`: the ImageNet config on crops of generated scenes (make_shapes.py), trained from
+# random weights at 64x64, without mixup and cutmix.
 #
-# Schedule: 4 epochs x 1,800 crops / 32 a batch = 4 x 57 = 228 iterations; warm-up over the first
-# 50, then a cosine to zero. Validation and test are crops of the held-out scenes.
+# Schedule: 4 epochs x 1,800 crops / 32 per batch = 4 x 57 = 228 iterations; warm-up over the
+# first 50, then cosine decay to zero. Validation and test use crops of the held-out scenes.
 _base_ = '../cloformer_xxs_imagenet.py'
 
 train_pipeline = [

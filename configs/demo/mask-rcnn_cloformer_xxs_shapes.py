@@ -1,8 +1,8 @@
-# `make demo-all`: the COCO config on generated scenes (make_shapes.py), from random weights,
-# with neck and heads half as wide and fewer samples a scene.
+# `make demo-all`: the COCO config on generated scenes (make_shapes.py), trained from random
+# weights, with neck and heads half as wide and fewer sampled boxes per scene.
 #
-# Schedule: 2 epochs x 800 scenes / 4 a batch = 2 x 200 = 400 iterations; warm-up over the first
-# 50, then a cosine to zero. Validation and test are the held-out scenes.
+# Schedule: 2 epochs x 800 scenes / 4 per batch = 2 x 200 = 400 iterations; warm-up over the first
+# 50, then cosine decay to zero. Validation and test use the held-out scenes.
 _base_ = '../mask-rcnn_cloformer_xxs_coco.py'
 
 data_root = 'data/shapes/coco/'

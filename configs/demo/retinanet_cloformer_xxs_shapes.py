@@ -1,8 +1,8 @@
-# `make demo`: the COCO config on generated scenes (make_shapes.py), from random weights,
-# with a head and neck half as wide, which is where the time goes at this size.
+# `make demo`: the COCO config on generated scenes (make_shapes.py), trained from random weights.
+# Neck and head are half as wide, because they take most of the time at this image size.
 #
-# Schedule: 5 epochs x 800 scenes / 4 a batch = 5 x 200 = 1000 iterations; warm-up over the first
-# 50, then a cosine to zero. Validation and test are the held-out scenes.
+# Schedule: 5 epochs x 800 scenes / 4 per batch = 5 x 200 = 1,000 iterations; warm-up over the
+# first 50, then cosine decay to zero. Validation and test use the held-out scenes.
 _base_ = '../retinanet_cloformer_xxs_coco.py'
 
 data_root = 'data/shapes/coco/'

@@ -1,8 +1,8 @@
-# `make demo-all`: the ADE20K config on generated scenes (make_shapes.py), from random
+# `make demo-all`: the ADE20K config on generated scenes (make_shapes.py), trained from random
 # weights, with a neck half as wide.
 #
-# Schedule: 600 iterations x 4 a batch / 800 scenes = 3 epochs; warm-up over the first 50, then a
-# cosine to zero. Validation and test are the held-out scenes.
+# Schedule: 600 iterations x 4 per batch / 800 scenes = 3 epochs; warm-up over the first 50, then
+# cosine decay to zero. Validation and test use the held-out scenes.
 _base_ = '../semantic-fpn_cloformer_xxs_ade20k.py'
 
 train_pipeline = [
@@ -17,7 +17,7 @@ test_pipeline = [
     dict(type='PackSegInputs'),
 ]
 dataset = dict(
-    type='BaseSegDataset',  # ADE20KDataset takes no other classes than its own.
+    type='BaseSegDataset',  # ADE20KDataset accepts only its own classes.
     data_root='data/shapes/ade20k',
     metainfo=dict(
         classes=('ground', 'ring', 'square', 'star', 'triangle'),

@@ -1,59 +1,19 @@
-"""Every config: inherits, builds, takes a training step on generated scenes and predicts."""
+"""Every config inherits, builds, takes a training step on generated scenes, and predicts."""
 
 import ast
 
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
-from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
-from mmcloformer.apis.config import build_model
-from mmcloformer.datasets.shapes import CLASSES
 from mmcloformer.models import ARCHS
-from tests.conftest import ROOT
+from tests.helpers_configs import CONFIGS, SIDE, batch, build
 
-CONFIGS = sorted((ROOT / 'configs').rglob('*.py'))
-SIDE = 64
-# For each size that a pipeline may name, the one to step at.
-SMALL = {
-    'Resize': dict(scale=(SIDE, SIDE)),
-    'RandomChoiceResize': dict(scales=[(SIDE, SIDE // 2), (SIDE, SIDE)]),
-    'RandomResize': dict(scale=(4 * SIDE, SIDE)),
-    'RandomCrop': dict(crop_size=(SIDE, SIDE)),
-    'RandomResizedCrop': dict(scale=SIDE),
-    'ResizeEdge': dict(scale=SIDE),
-    'CenterCrop': dict(crop_size=SIDE),
-}
-FOLDERS = dict(mmdet='coco', mmseg='ade20k', mmpretrain='imagenet')
+PER_CONFIG = pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 
 
-def name(path):
-    return path.stem
-
-
-def build(cfg):
-    """The model as the Runner of a single process builds it, without loading weights."""
-    return revert_sync_batchnorm(build_model(cfg))
-
-
-def batch(cfg, split, shapes):
-    """The first two samples of a split, through the config's own pipeline at a small size."""
-    loader = cfg[f'{split}_dataloader']
-    loader.update(batch_size=2, num_workers=0, persistent_workers=False)
-    if cfg.default_scope == 'mmpretrain':
-        loader.collate_fn = dict(type='default_collate')
-    if loader.dataset.type != 'WaveDataset':  # That one reads nothing.
-        loader.dataset.data_root = f'{shapes}/{FOLDERS[cfg.default_scope]}/'
-        if cfg.default_scope != 'mmseg':  # ADE20K's labels fit as they are.
-            loader.dataset.metainfo = dict(classes=CLASSES)
-        for transform in loader.dataset.pipeline:
-            transform.update(SMALL.get(transform.type, {}))
-    return next(iter(Runner.build_dataloader(loader, seed=0)))
-
-
-@pytest.mark.parametrize('path', CONFIGS, ids=name)
+@PER_CONFIG
 def test_it_inherits_and_fits_a_screen(path):
     assert len(path.read_text().splitlines()) <= 60
     assigned = [
@@ -83,7 +43,7 @@ def check_size(path, cfg):
         assert [cfg.model.head.in_channels] == dims
 
 
-@pytest.mark.parametrize('path', CONFIGS, ids=name)
+@PER_CONFIG
 def test_it_steps_and_predicts(path, shapes):
     cfg = Config.fromfile(path)
     import_modules_from_strings(cfg.custom_imports['imports'])
@@ -95,7 +55,7 @@ def test_it_steps_and_predicts(path, shapes):
     loss, _ = model.parse_losses(model(**data, mode='loss'))
     assert loss.isfinite()
     loss.backward()
-    # What distributed training would refuse.
+    # Distributed training would refuse them.
     unused = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert not unused
     with torch.no_grad():
@@ -110,7 +70,7 @@ def check_prediction(cfg, sample):
         assert sample.pred_score.shape == (cfg.model.head.num_classes,)
         assert sample.pred_score.sum().item() == pytest.approx(1, abs=1e-4)
     elif cfg.default_scope == 'mmseg':
-        # On the pixels of the image as it is on disk, whatever size the network saw.
+        # The map has the size of the image on disk, whatever size the network saw.
         assert sample.pred_sem_seg.shape == sample.ori_shape == (128, 128)
         assert sample.pred_sem_seg.data.max() < cfg.model.decode_head.num_classes
     else:

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mmcloformer import CloFormer
 from tests.conftest import ROOT
-from tests.test_configs.test_configs import CONFIGS, SIDE, batch, build
+from tests.helpers_configs import CONFIGS, SIDE, batch, build
 
 FAST = ('retinanet_cloformer_xxs_coco', 'semantic-fpn_cloformer_xxs_ade20k')
 TINY = dict(

@@ -9,7 +9,7 @@ from mmengine.model import MMDistributedDataParallel
 from torch import distributed, multiprocessing, nn
 
 from tests.conftest import ROOT
-from tests.test_configs.test_configs import SIDE, batch, build
+from tests.helpers_configs import SIDE, batch, build
 
 NAMES = (
     'retinanet_cloformer_xxs_coco',

@@ -3,7 +3,7 @@
 import pytest
 from mmengine.config import Config
 
-from tests.test_configs.test_configs import CONFIGS
+from tests.helpers_configs import CONFIGS
 
 RECIPES = [path for path in CONFIGS if path.parent.name == 'configs']
 
