@@ -1,17 +1,56 @@
+import contextlib
+import functools
+import io
+import itertools
 import os
 import runpy
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 import mmcloformer  # noqa: F401  (before any host: it puts the ops stand-in in place)
+from mmcloformer.apis.cli import exit_on_user_error
 from mmcloformer.datasets.store import write_shapes
 
-ROOT = Path(__file__).parents[1]
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
 TOOLS = {path.name: path for path in (ROOT / 'tools').rglob('*.*')}
 REAL_DATA = ROOT.parent / 'shared' / 'data'
+
+
+# Files whose tests call only torch, numpy, image libraries and this package, so that both host
+# stacks give the same result; `make test-upstream` leaves them out. What the network takes from
+# the hosts (registry, BaseModule, DropPath, norm layers) is tested on both stacks by
+# test_cloformer.py, test_parity.py and test_deploy.py.
+STACK_INDEPENDENT = (
+    'test_benchmark/test_measure.py',
+    'test_checkpoint/test_convert.py',
+    'test_checks/test_image.py',
+    'test_checks/test_masks.py',
+    'test_datasets/test_shapes.py',
+    'test_datasets/test_store.py',
+    'test_docs.py',
+    'test_models/test_compile.py',
+    'test_models/test_literal.py',
+    'test_models/test_norm.py',
+    'test_models/test_properties.py',
+    'test_notebook.py',
+    'test_tools/test_slurm.py',
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what does not depend on the host stack; put the tools first, which take longest."""
+    paths = {TESTS / name for name in STACK_INDEPENDENT}
+    if missing := [str(path) for path in paths if not path.is_file()]:
+        raise pytest.UsageError(f'STACK_INDEPENDENT names files that do not exist: {missing}')
+    for item in items:
+        if item.path in paths:
+            item.add_marker('stack_independent')
+    items.sort(key=lambda item: TESTS / 'test_tools' not in item.path.parents)
 
 
 @pytest.fixture(scope='session')
@@ -49,13 +88,62 @@ def run_tool():
     return run
 
 
-@pytest.fixture
-def tool_main(monkeypatch):
-    """Run a tool's `main` in this process; its errors come through."""
+@functools.cache
+def load_tool(name):
+    """Execute a tool's file once and return its global names.
+
+    Executing `test.py` twice in one process would register its hook twice.
+    """
+    return runpy.run_path(str(TOOLS[name]))
+
+
+@pytest.fixture(scope='session')
+def tool_main():
+    """Run a tool's `main` in this process and return what it prints; its errors come through."""
 
     def run(tool, *args):
-        monkeypatch.setattr(sys, 'argv', [tool, *map(str, args)])
-        runpy.run_path(str(TOOLS[tool]))['main']()
+        # Not capsys: loggers keep the stream they were made with, and capsys closes its own.
+        stdout = io.StringIO()
+        argv = mock.patch.object(sys, 'argv', [tool, *map(str, args)])
+        try:
+            with argv, contextlib.redirect_stdout(stdout):
+                load_tool(tool)['main']()
+        finally:
+            print(stdout.getvalue())
+        return stdout.getvalue()
+
+    return run
+
+
+@pytest.fixture(scope='session')
+def tool_error(tool_main):
+    """Run a tool in this process and return the message of the error that it exits with."""
+
+    def run(tool, *args):
+        with pytest.raises(SystemExit) as exit_info:
+            exit_on_user_error(lambda: tool_main(tool, *args))
+        message = str(exit_info.value)
+        assert message.startswith('error: ')
+        return message
+
+    return run
+
+
+@pytest.fixture(scope='session')
+def run_logged(tool_main):
+    """Run `train.py` or `test.py` in this process and return the log file that it writes.
+
+    The last positional arguments must be values of `--cfg-options`.
+    """
+    numbers = itertools.count()
+
+    def run(tool, *args, work_dir):
+        # Runs of one name that start in one second share their loggers, and so a folder.
+        name = f'experiment_name=test_{next(numbers)}'
+        before = set(Path(work_dir).glob('*/*.log'))
+        tool_main(tool, *args, name, '--work-dir', work_dir)
+        (log,) = set(Path(work_dir).glob('*/*.log')) - before
+        return log.read_text()
 
     return run
 

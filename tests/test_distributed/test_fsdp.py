@@ -22,7 +22,7 @@ def sharded(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_sharded_run_steps_like_a_plain_one(sharded, shapes, run_tool, tmp_path):
+def test_a_sharded_run_steps_like_a_plain_one(sharded, shapes, run_logged, tmp_path):
     options = [*coco_options(shapes / 'coco'), 'train_dataloader.batch_size=2']
     device = 'strategy.model_wrapper.device_id=cpu'
     short = 'train_cfg.max_epochs=1'
@@ -39,8 +39,9 @@ def test_a_sharded_run_steps_like_a_plain_one(sharded, shapes, run_tool, tmp_pat
         moments = plain['optimizer']['state'][index]
         torch.testing.assert_close(sharded['optimizer']['state'][key], moments)
     # A plain run goes on from it, optimizer included.
-    output = run_tool('train.py', DEMO, '--work-dir', tmp_path / 'on', '--resume',
-                      tmp_path / 'sharded' / 'epoch_1.pth', '--cfg-options', *options,
-                      'train_cfg.max_epochs=2')  # fmt: skip
-    assert 'resumed epoch: 1, iter: 2' in output
+    log = run_logged(
+        'train.py', ROOT / DEMO, '--resume', tmp_path / 'sharded' / 'epoch_1.pth',
+        '--cfg-options', *options, 'train_cfg.max_epochs=2', work_dir=tmp_path / 'on',
+    )  # fmt: skip
+    assert 'resumed epoch: 1, iter: 2' in log
     assert read_checkpoint(tmp_path / 'on' / 'epoch_2.pth')['meta']['iter'] == 6

@@ -1,4 +1,4 @@
-"""Starting the shell tools, and standing in for the programs they start."""
+"""Start the shell tools, and write programs that take the place of those they start."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def start(script, *args, path=BIN, **env):
 
 
 def finish(process, code=0):
-    """Wait for a shell tool; what it printed."""
+    """Wait for a shell tool to end and return what it printed."""
     process.wait()
     process.log.seek(0)
     output = process.log.read()
@@ -55,7 +55,7 @@ def write_program(path, code):
 
 
 def recorder(folder, name):
-    """A program that notes what it was asked and as which process, and fails with status 3."""
+    """Write a program that records its arguments and process id, and exits with status 3."""
     write_program(
         folder / name,
         'import json, os, pathlib, sys\n'
@@ -66,9 +66,9 @@ def recorder(folder, name):
 
 
 def asked(folder, name, script, *args, **env):
-    """What a shell tool asks of the recorder that it runs in place of itself."""
+    """Return the arguments that a shell tool passes to the recorder, which it must `exec`."""
     process = start(script, *args, path=folder, **env)
-    # The tool becomes the program: a signal to it is one to the program, and so is the status.
+    # The tool must become the program, so that signals and the exit status pass through.
     finish(process, code=3)
     record = json.loads((folder / f'{name}.json').read_text())
     assert record['pid'] == process.pid

@@ -46,8 +46,7 @@ def uncomment(path, start, checkpoint):
     path.write_text(text.replace(row, row.removeprefix('# ').replace(placeholder, str(checkpoint))))
 
 
-def test_it_is_short_and_inherits_the_recipe():
-    assert len(TEMPLATE.read_text().splitlines()) < 25
+def test_it_inherits_the_recipe():
     cfg, coco = (
         Config.fromfile(TEMPLATE.parent / name)
         for name in (TEMPLATE, 'retinanet_cloformer_xs_coco.py')
@@ -57,44 +56,40 @@ def test_it_is_short_and_inherits_the_recipe():
 
 
 @pytest.mark.slow
-def test_it_starts_from_a_classifier_and_from_a_detector(run_tool, fill_in, shapes, tmp_path):
+def test_it_starts_from_a_classifier_and_from_a_detector(run_logged, fill_in, shapes, tmp_path):
     config = fill_in(root=repr(f'{shapes}/coco/'))
     backbone = CloFormer('xs', out_indices=(3,)).state_dict()
     classifier = tmp_path / 'imagenet.pth'
     torch.save({f'backbone.{key}': value for key, value in backbone.items()}, classifier)
     uncomment(config, "model['backbone']", classifier)
-    output = run_tool(
-        'train.py', config, '--work-dir', tmp_path / 'first', '--auto-scale-lr', '--cfg-options',
-        *SMALL,
+    log = run_logged(
+        'train.py', config, '--auto-scale-lr', '--cfg-options', *SMALL,
+        work_dir=tmp_path / 'first',
     )  # fmt: skip
-    assert 'CloFormer: loaded' in output
-    assert 'coco/bbox_mAP:' in output
-    output = run_tool(
-        'test.py', config, tmp_path / 'first' / 'epoch_1.pth', '--work-dir', tmp_path / 'test',
-        '--cfg-options', *(option.replace('val_', 'test_') for option in SMALL),
+    assert 'CloFormer: loaded' in log
+    assert 'coco/bbox_mAP:' in log
+    log = run_logged(
+        'test.py', config, tmp_path / 'first' / 'epoch_1.pth', '--cfg-options',
+        *(option.replace('val_', 'test_') for option in SMALL), work_dir=tmp_path / 'test',
     )  # fmt: skip
-    assert 'coco/bbox_mAP:' in output
+    assert 'coco/bbox_mAP:' in log
 
     # A detector of other classes, as COCO's 80: all but the last layer of its head is taken.
     config = fill_in(root=repr(f'{shapes}/coco/'), classes="('ring', 'square', 'star')")
     uncomment(config, 'load_from', tmp_path / 'first' / 'epoch_1.pth')
-    output = run_tool(
-        'train.py', config, '--work-dir', tmp_path / 'second', '--cfg-options', *SMALL
-    )
-    assert 'size mismatch for bbox_head.retina_cls.weight' in output
+    log = run_logged('train.py', config, '--cfg-options', *SMALL, work_dir=tmp_path / 'second')
+    assert 'size mismatch for bbox_head.retina_cls.weight' in log
     weights = torch.load(tmp_path / 'second' / 'epoch_1.pth', weights_only=False)['state_dict']
     assert len(weights['bbox_head.retina_cls.bias']) == 9 * 3
 
 
-def test_a_wrong_class_stops_before_training(run_tool, fill_in, shapes):
+def test_a_wrong_class_stops_before_training(tool_error, fill_in, shapes):
     config = fill_in(root=repr(f'{shapes}/coco/'), classes="('ring', 'cube')")
-    output = run_tool('train.py', config, code=1)
-    assert 'Traceback' not in output
-    message = output[output.index('error: ') :]
+    message = tool_error('train.py', config)
     assert 'no category is called cube; there are ring, square, star, triangle' in message
 
 
-def test_real_photographs(run_tool, fill_in, real_data, tmp_path):
+def test_real_photographs(run_logged, fill_in, real_data, tmp_path):
     layout = "dict(ann_file='annotations.json', data_prefix=dict(img='images/'))"
     config = fill_in(
         root=repr(f'{real_data}/fruits_nuts/'),
@@ -102,6 +97,6 @@ def test_real_photographs(run_tool, fill_in, real_data, tmp_path):
         train=layout,
         val=layout,
     )
-    output = run_tool('train.py', config, '--work-dir', tmp_path / 'work', '--cfg-options', *SMALL)
-    assert 'coco/bbox_mAP:' in output
+    log = run_logged('train.py', config, '--cfg-options', *SMALL, work_dir=tmp_path / 'work')
+    assert 'coco/bbox_mAP:' in log
     assert (tmp_path / 'work' / 'epoch_1.pth').is_file()

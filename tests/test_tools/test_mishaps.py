@@ -52,13 +52,13 @@ def test_a_loss_that_diverges_is_the_end(shapes, tmp_path, write, length, last):
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_the_end_and_then_training_goes_on(shapes, run_tool, tmp_path):
+def test_a_full_disk_is_the_end_and_then_training_goes_on(shapes, run_logged, tmp_path):
     config, work_dir = write_detector(tmp_path / 'tiny.py', shapes, epochs=3), tmp_path / 'work'
-    run_tool('train.py', config, '--work-dir', work_dir, '--cfg-options', 'train_cfg.max_epochs=1')
+    run_logged('train.py', config, '--cfg-options', 'train_cfg.max_epochs=1', work_dir=work_dir)
     size = (work_dir / 'epoch_1.pth').stat().st_size
     message = train(config, work_dir, '--resume', max_file_size=size // 2)
     assert f'{work_dir}/epoch_2.pth could not be saved' in message
     assert [f.name for f in work_dir.glob('*.pth*')] == ['epoch_1.pth']
-    output = run_tool('train.py', config, '--work-dir', work_dir, '--resume')
-    assert 'resumed epoch: 1' in output
+    log = run_logged('train.py', config, '--resume', '--cfg-options', work_dir=work_dir)
+    assert 'resumed epoch: 1' in log
     assert [f.name for f in work_dir.glob('*.pth*')] == ['epoch_3.pth']

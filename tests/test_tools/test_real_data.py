@@ -1,4 +1,4 @@
-"""Every config trains for two iterations and evaluates on real images, in a process of its own."""
+"""Every config trains for two iterations and evaluates on real images."""
 
 import json
 
@@ -64,10 +64,10 @@ def options(name, root):
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_it_trains_and_evaluates(name, run_tool, real_data, tmp_path):
-    output = run_tool(
-        'train.py', f'configs/{name}.py', '--work-dir', tmp_path,
-        '--cfg-options', *options(name, real_data),
+def test_it_trains_and_evaluates(name, run_logged, real_data, tmp_path):
+    log = run_logged(
+        'train.py', ROOT / f'configs/{name}.py', '--cfg-options', *options(name, real_data),
+        work_dir=tmp_path,
     )  # fmt: skip
     lines = [
         json.loads(line)
@@ -85,4 +85,4 @@ def test_it_trains_and_evaluates(name, run_tool, real_data, tmp_path):
     }[name.partition('_')[0]]
     for metric in expected:
         assert 0 <= lines[-1][metric] <= 100
-    assert (tmp_path / 'last_checkpoint').is_file(), output[-2000:]
+    assert (tmp_path / 'last_checkpoint').is_file(), log[-2000:]

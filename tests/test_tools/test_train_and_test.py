@@ -1,4 +1,5 @@
-"""The two main tools, in processes of their own, on files."""
+"""The two main tools on files. They run in this process, since each host takes seconds to import;
+test_demo_all.py starts them as a user does."""
 
 import json
 import pickle
@@ -14,7 +15,7 @@ from mmcloformer.checkpoint import read_checkpoint
 from tests import released
 from tests.conftest import ROOT, coco_options
 
-DEMO = 'configs/demo/retinanet_cloformer_xxs_shapes.py'
+DEMO = ROOT / 'configs/demo/retinanet_cloformer_xxs_shapes.py'
 # Untrained scores are all below the usual threshold, and without a box there is no AP.
 SHORT = ['default_hooks.logger.interval=1', 'model.test_cfg.score_thr=0.0']
 
@@ -25,17 +26,14 @@ def options(shapes):
 
 
 @pytest.fixture(scope='module')
-def trained(run_tool, options, tmp_path_factory):
+def trained(run_logged, options, tmp_path_factory):
+    """The folder of one epoch, trained at a rate scaled by the batch size."""
     work_dir = tmp_path_factory.mktemp('work')
-    run_tool(
-        'train.py',
-        DEMO,
-        '--work-dir',
-        work_dir,
-        '--cfg-options',
-        *options,
-        'train_cfg.max_epochs=1',
-    )
+    log = run_logged(
+        'train.py', DEMO, '--auto-scale-lr',
+        '--cfg-options', *options, 'train_cfg.max_epochs=1', work_dir=work_dir,
+    )  # fmt: skip
+    (work_dir / 'train.log').write_text(log)
     return work_dir
 
 
@@ -45,26 +43,32 @@ def test_training_leaves_a_checkpoint_that_reads_safely(trained):
     assert any(key.startswith('backbone.stem') for key in checkpoint['state_dict'])
 
 
-def test_resume_goes_on_where_it_stopped(run_tool, options, trained, tmp_path):
+def test_auto_scale_lr(trained):
+    assert 'Scaling the original LR by 0.25' in (trained / 'train.log').read_text()
+    scalars = min(trained.glob('*/vis_data/scalars.json'))
+    lr = json.loads(scalars.read_text().splitlines()[0])['lr']
+    assert lr == pytest.approx(1e-3 * 0.01 * 4 / 16, rel=0.05)
+
+
+def test_resume_goes_on_where_it_stopped(run_logged, options, trained, tmp_path):
     checkpoint = trained / 'epoch_1.pth'
     for resume, work_dir in ([['--resume'], trained], [['--resume', checkpoint], tmp_path]):
-        output = run_tool(
-            'train.py', DEMO, '--work-dir', work_dir, *resume,
-            '--cfg-options', *options, 'train_cfg.max_epochs=2',
-            'default_hooks.checkpoint.max_keep_ckpts=5',
+        log = run_logged(
+            'train.py', DEMO, *resume, '--cfg-options', *options, 'train_cfg.max_epochs=2',
+            'default_hooks.checkpoint.max_keep_ckpts=5', work_dir=work_dir,
         )  # fmt: skip
-        assert 'resumed epoch: 1, iter: 2' in output
-        assert 'Epoch(train) [1]' not in output
-        meta = read_checkpoint(Path(work_dir) / 'epoch_2.pth')['meta']
+        assert 'resumed epoch: 1, iter: 2' in log
+        assert 'Epoch(train) [1]' not in log
+        meta = read_checkpoint(work_dir / 'epoch_2.pth')['meta']
         assert (meta['epoch'], meta['iter']) == (2, 4)
 
 
-def test_testing_prints_ap_dumps_and_draws(run_tool, options, trained, tmp_path):
-    output = run_tool(
-        'test.py', DEMO, trained / 'epoch_1.pth', '--work-dir', tmp_path,
-        '--out', tmp_path / 'predictions.pkl', '--show-dir', 'pictures', '--cfg-options', *options,
+def test_testing_prints_ap_dumps_and_draws(run_logged, options, trained, tmp_path):
+    log = run_logged(
+        'test.py', DEMO, trained / 'epoch_1.pth', '--out', tmp_path / 'predictions.pkl',
+        '--show-dir', 'pictures', '--cfg-options', *options, work_dir=tmp_path,
     )  # fmt: skip
-    assert 'coco/bbox_mAP:' in output
+    assert 'coco/bbox_mAP:' in log
     with (tmp_path / 'predictions.pkl').open('rb') as file:
         assert len(pickle.load(file)) == 4
     assert len(list(tmp_path.glob('*/pictures/*.png'))) == 4
@@ -72,23 +76,11 @@ def test_testing_prints_ap_dumps_and_draws(run_tool, options, trained, tmp_path)
     assert 0 <= metrics['coco/bbox_mAP'] <= 1
 
 
-def test_auto_scale_lr(run_tool, options, tmp_path):
-    output = run_tool(
-        'train.py', DEMO, '--work-dir', tmp_path, '--auto-scale-lr',
-        '--cfg-options', *options, 'train_cfg.max_epochs=1',
-    )  # fmt: skip
-    assert 'Scaling the original LR by 0.25' in output
-    lr = json.loads(next(tmp_path.glob('*/vis_data/scalars.json')).read_text().splitlines()[0])[
-        'lr'
-    ]
-    assert lr == pytest.approx(1e-3 * 0.01 * 4 / 16, rel=0.05)
-
-
 def test_the_hosts_own_tool_runs_the_config(options, tmp_path):
     """As `mim train mmdet CONFIG` does: nothing of ours is imported but by the config."""
     tool = Path(mmdet.__file__).parent / '.mim' / 'tools' / 'train.py'
     done = subprocess.run(
-        [sys.executable, tool, ROOT / DEMO, '--work-dir', tmp_path,
+        [sys.executable, tool, DEMO, '--work-dir', tmp_path,
          '--cfg-options', *options, 'train_cfg.max_epochs=1'],
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
@@ -96,28 +88,25 @@ def test_the_hosts_own_tool_runs_the_config(options, tmp_path):
     assert (tmp_path / 'epoch_1.pth').is_file()
 
 
-def test_released_weights_to_a_detectors_training(run_tool, options, tmp_path):
+def test_released_weights_to_a_detectors_training(
+    tool_main, tool_error, run_logged, options, tmp_path
+):
     source, converted = tmp_path / 'released.pth', tmp_path / 'out' / 'converted.pth'
     torch.save({'model': released.state_dict('xxs')}, source)
-    output = run_tool('convert_checkpoint.py', source, converted)
+    output = tool_main('convert_checkpoint.py', source, converted)
     assert 'arch xxs, 1000 classes, 351 tensors' in output
     torch.load(converted, weights_only=True)
-    assert 'exists' in run_tool('convert_checkpoint.py', source, converted, code=1)
-    assert 'choose a name in .pth' in run_tool(
-        'convert_checkpoint.py', source, tmp_path / 'converted.safetensors', code=1
+    assert 'exists' in tool_error('convert_checkpoint.py', source, converted)
+    assert 'choose a name in .pth' in tool_error(
+        'convert_checkpoint.py', source, tmp_path / 'converted.safetensors'
     )
 
-    output = run_tool(
-        'train.py', DEMO, '--work-dir', tmp_path / 'work', '--cfg-options', *options,
-        'train_cfg.max_epochs=1', 'model.backbone.init_cfg.type=Pretrained',
-        f'model.backbone.init_cfg.checkpoint={converted}',
+    log = run_logged(
+        'train.py', DEMO, '--cfg-options', *options, 'train_cfg.max_epochs=1',
+        'model.backbone.init_cfg.type=Pretrained',
+        f'model.backbone.init_cfg.checkpoint={converted}', work_dir=tmp_path / 'work',
     )  # fmt: skip
-    assert 'CloFormer: loaded 349 of 353 tensors, new: norm1, norm2' in output
-
-
-def errors(output):
-    assert 'Traceback' not in output
-    return output[output.index('error: ') :]
+    assert 'CloFormer: loaded 349 of 353 tensors, new: norm1, norm2' in log
 
 
 @pytest.mark.parametrize(
@@ -127,39 +116,40 @@ def errors(output):
         ('out_indices="(1,2,7)"', 'increasing stage numbers out of [0, 1, 2, 3]'),
     ],
 )
-def test_a_wrong_argument_of_the_backbone(run_tool, options, tmp_path, option, message):
-    output = run_tool(
+def test_a_wrong_argument_of_the_backbone(tool_error, options, tmp_path, option, message):
+    assert message in tool_error(
         'train.py', DEMO, '--work-dir', tmp_path, '--cfg-options', *options,
-        f'model.backbone.{option}', code=1,
+        f'model.backbone.{option}',
     )  # fmt: skip
-    assert message in errors(output)
 
 
-def test_a_file_where_a_folder_should_be(run_tool, options, tmp_path):
+def test_a_file_where_a_folder_should_be(tool_error, options, tmp_path):
     file = tmp_path / 'file'
     file.touch()
     work = ['train.py', DEMO, '--work-dir', file, '--cfg-options', *options]
     out = ['test.py', DEMO, 'x.pth', '--out', file / 'out.pkl', '--work-dir', tmp_path]
     for command in (work, out):
-        assert str(file) in errors(run_tool(*command, code=1))
+        assert str(file) in tool_error(*command)
 
 
-def test_missing_data(run_tool, tmp_path):
-    output = run_tool(
-        'train.py', 'configs/retinanet_cloformer_xs_coco.py', '--work-dir', tmp_path,
-        '--cfg-options', *coco_options(tmp_path / 'nowhere'), code=1,
+def test_missing_data(tool_error, tmp_path):
+    message = tool_error(
+        'train.py', ROOT / 'configs/retinanet_cloformer_xs_coco.py', '--work-dir', tmp_path,
+        '--cfg-options', *coco_options(tmp_path / 'nowhere'),
     )  # fmt: skip
-    message = errors(output)
     assert f'{tmp_path}/nowhere/annotations/instances_train2017.json' in message
     assert 'tools/dataset_converters/make_shapes.py' in message
     assert 'train_dataloader.dataset.data_root' in message
 
 
 def test_missing_config(run_tool):
-    assert 'nothing.py does not exist' in errors(run_tool('train.py', 'nothing.py', code=1))
+    """In a process of its own: the error is one line on stderr, the status is 1."""
+    output = run_tool('train.py', 'nothing.py', code=1)
+    assert 'error: config nothing.py does not exist' in output
+    assert 'Traceback' not in output
 
 
-def test_bad_checkpoints(run_tool, options, trained, tmp_path):
+def test_bad_checkpoints(tool_error, options, trained, tmp_path):
     damaged = tmp_path / 'damaged.pth'
     damaged.write_bytes((trained / 'epoch_1.pth').read_bytes()[:100_000])
     other = tmp_path / 'other.pth'
@@ -172,31 +162,30 @@ def test_bad_checkpoints(run_tool, options, trained, tmp_path):
         ('train.py', ['--resume', damaged], 'damaged'),
         ('train.py', ['--resume', other], 'not of this config'),
     ):
-        assert word in errors(run_tool(tool, DEMO, *checkpoint, *arguments, code=1))
+        assert word in tool_error(tool, DEMO, *checkpoint, *arguments)
 
 
-def test_a_checkpoint_of_another_size_is_refused(run_tool, options, trained, tmp_path):
-    output = run_tool(
+def test_a_checkpoint_of_another_size_is_refused(tool_error, options, trained, tmp_path):
+    message = tool_error(
         'test.py', DEMO, trained / 'epoch_1.pth', '--work-dir', tmp_path,
-        '--cfg-options', *options, 'model.bbox_head.num_classes=7', code=1,
+        '--cfg-options', *options, 'model.bbox_head.num_classes=7',
     )  # fmt: skip
-    assert 'bbox_head.retina_cls.weight' in errors(output)
+    assert 'bbox_head.retina_cls.weight' in message
 
 
-def test_out_needs_a_pickle(run_tool, trained):
-    output = run_tool('test.py', DEMO, trained / 'epoch_1.pth', '--out', 'x.json', code=1)
-    assert '--out' in errors(output)
+def test_out_needs_a_pickle(tool_error, trained):
+    assert '--out' in tool_error('test.py', DEMO, trained / 'epoch_1.pth', '--out', 'x.json')
 
 
-def test_real_coco(run_tool, real_data, tmp_path):
+def test_real_coco(run_logged, real_data, tmp_path):
     """A few steps of the real config on real images, small: train, evaluate during training."""
-    output = run_tool(
-        'train.py', 'configs/retinanet_cloformer_xs_coco.py', '--work-dir', tmp_path,
+    log = run_logged(
+        'train.py', ROOT / 'configs/retinanet_cloformer_xs_coco.py',
         '--cfg-options', *coco_options(real_data / 'coco'),
         'train_dataloader.dataset.indices=8', 'val_dataloader.dataset.indices=2',
         'train_dataloader.dataset.pipeline.2.scale=(160,160)',
         'val_dataloader.dataset.pipeline.1.scale=(160,160)',
-        'train_cfg.max_epochs=1', *SHORT,
+        'train_cfg.max_epochs=1', *SHORT, work_dir=tmp_path,
     )  # fmt: skip
-    assert 'coco/bbox_mAP:' in output
+    assert 'coco/bbox_mAP:' in log
     assert (tmp_path / 'epoch_1.pth').is_file()

@@ -1,4 +1,4 @@
-"""The benchmark as a user runs it, on images so small that it takes seconds."""
+"""The benchmark on images so small that it takes seconds."""
 
 import json
 import re
@@ -9,15 +9,15 @@ import torch
 from tests.conftest import ROOT
 
 
-def measure(run_tool, folder, *args):
+def measure(tool_main, folder, *args):
     out = folder / 'results.json'
-    printed = run_tool('benchmark.py', '--arch', 'xxs', '--rounds', 2, '--out', out, *args)
+    printed = tool_main('benchmark.py', '--arch', 'xxs', '--rounds', 2, '--out', out, *args)
     return json.loads(out.read_text()), printed
 
 
-def test_backbones(run_tool, tmp_path):
+def test_backbones(tool_main, tmp_path):
     models = ('literal', 'training form', 'deploy form', 'PVTv2-B0', 'EfficientFormer-L1')
-    results, printed = measure(run_tool, tmp_path, '--sizes', 64, '64x96', '--models', *models)
+    results, printed = measure(tool_main, tmp_path, '--sizes', 64, '64x96', '--models', *models)
 
     assert results['threads'] >= 1
     assert results['matmul_gflops'] > 0
@@ -35,9 +35,9 @@ def test_backbones(run_tool, tmp_path):
 
 
 @pytest.mark.slow
-def test_onnxruntime(run_tool, tmp_path):
+def test_onnxruntime(tool_main, tmp_path):
     options = ('--sizes', 64, '--batches', 1, 2, '--models', 'literal', 'onnxruntime')
-    results, printed = measure(run_tool, tmp_path, *options)
+    results, printed = measure(tool_main, tmp_path, *options)
     rows = [row for row in results['rows'] if row['model'] == 'onnxruntime']
     assert [(row['mode'], row['batch']) for row in rows] == [('inference', 1), ('inference', 2)]
     assert all(row['median_ms'] > 0 and row['peak_mb'] is None for row in rows)
@@ -45,33 +45,33 @@ def test_onnxruntime(run_tool, tmp_path):
     assert results['versions']['onnxruntime']
 
 
-def test_whole_models(run_tool, tmp_path):
+def test_whole_models(tool_main, tmp_path):
     names = ('retinanet_cloformer_xxs_coco', 'cloformer_xxs_imagenet')
     paths = [ROOT / 'configs' / f'{name}.py' for name in names]
-    results, printed = measure(run_tool, tmp_path, '--sizes', 64, '--models', *paths)
+    results, printed = measure(tool_main, tmp_path, '--sizes', 64, '--models', *paths)
     found = {(row['model'], row['mode']) for row in results['rows']}
     assert found == {(name, mode) for name in names for mode in ('inference', 'training')}
     assert all(row['median_ms'] > 0 for row in results['rows'])
     assert all(name in printed for name in names)
 
 
-def test_growth_is_drawn(run_tool, tmp_path):
+def test_growth_is_drawn(tool_main, tmp_path):
     plot = tmp_path / 'growth.png'
-    results, _ = measure(run_tool, tmp_path, '--sizes', 32, 64, '--growth', plot)
+    results, _ = measure(tool_main, tmp_path, '--sizes', 32, 64, '--growth', plot)
     assert {row['model'] for row in results['rows']} == {'literal', 'deploy form'}
     assert {row['mode'] for row in results['rows']} == {'inference'}
     assert plot.read_bytes().startswith(b'\x89PNG')
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is one')
-def test_no_gpu_is_said(run_tool, tmp_path):
-    out = run_tool('benchmark.py', '--device', 'cuda', '--out', tmp_path / 'x.json', code=1)
-    assert 'finds no GPU' in out
+def test_no_gpu_is_said(tool_error, tmp_path):
+    message = tool_error('benchmark.py', '--device', 'cuda', '--out', tmp_path / 'x.json')
+    assert 'finds no GPU' in message
 
 
-def test_an_unknown_model_is_said(run_tool, tmp_path):
-    out = run_tool('benchmark.py', '--models', 'nosuch', '--out', tmp_path / 'x.json', code=1)
-    assert 'error: config nosuch does not exist' in out
+def test_an_unknown_model_is_said(tool_error, tmp_path):
+    message = tool_error('benchmark.py', '--models', 'nosuch', '--out', tmp_path / 'x.json')
+    assert 'error: config nosuch does not exist' in message
 
 
 def test_the_printed_growth_is_the_committed_result():

@@ -1,6 +1,7 @@
-"""Every host's demo config through all tools, in processes of their own, on a few scenes.
+"""Every host's demo config through all tools, on a few scenes.
 
-One run of `tools/misc/demo_all.py` serves most tests, since each host takes seconds to import.
+One run of `tools/misc/demo_all.py`, which starts each tool in a process of its own, serves most
+tests, since each host takes seconds to import.
 """
 
 import json
@@ -113,10 +114,10 @@ def test_a_classifiers_pictures_have_the_images_colours(root, shapes):
         assert drawn == pytest.approx(expected, abs=4)
 
 
-def test_label_maps_can_be_kept_without_the_logits(root, run_tool):
+def test_label_maps_can_be_kept_without_the_logits(root, tool_main):
     checkpoint = (root / 'work' / SEGMENTOR / 'last_checkpoint').read_text()
     kept = root / 'predictions.pkl'
-    run_tool(
+    tool_main(
         'test.py', root / f'{SEGMENTOR}.py', checkpoint, '--work-dir', root / 'kept', '--out', kept
     )
     predictions = pickle.loads(kept.read_bytes())
@@ -130,7 +131,7 @@ def test_label_maps_can_be_kept_without_the_logits(root, run_tool):
     ('name', 'fresh'),
     [('retinanet_cloformer_xxs_shapes', 'norm1, norm2'), (SEGMENTOR, 'norm0, norm1, norm2')],
 )
-def test_pre_training_to_downstream_is_one_step(root, shapes, run_tool, tmp_path, name, fresh):
+def test_pre_training_to_downstream_is_one_step(root, shapes, run_logged, tmp_path, name, fresh):
     """What train.py wrote for the classifier goes into a detector and a segmentor as it is."""
     pretrained = root / 'work' / CLASSIFIER / 'epoch_1.pth'
     options = (
@@ -139,13 +140,13 @@ def test_pre_training_to_downstream_is_one_step(root, shapes, run_tool, tmp_path
         if name == SEGMENTOR
         else ['train_cfg.max_epochs=1', *coco_options(shapes / 'coco')]
     )
-    output = run_tool(
-        'train.py', demo(name), '--work-dir', tmp_path, '--cfg-options', *options,
+    log = run_logged(
+        'train.py', ROOT / demo(name), '--cfg-options', *options,
         'model.backbone.init_cfg.type=Pretrained',
         f'model.backbone.init_cfg.checkpoint={pretrained}',
-        'optim_wrapper.optimizer.lr=0.0',
+        'optim_wrapper.optimizer.lr=0.0', work_dir=tmp_path,
     )  # fmt: skip
-    assert re.search(rf'CloFormer: loaded 349 of \d+ tensors, new: {fresh}\n', output)
+    assert re.search(rf'CloFormer: loaded 349 of \d+ tensors, new: {fresh}\n', log)
     before, after = (
         torch.load(path, weights_only=False)['state_dict']
         for path in (pretrained, (tmp_path / 'last_checkpoint').read_text())
