@@ -84,6 +84,8 @@ SHORT = {
 # Left to other tests: what starts several processes, what measures for half an hour, and what
 # takes a GPU for hours.
 ELSEWHERE = {'benchmark.py', 'compare_pretraining.py', 'publish_weights.py', *PARSERS}
+# Needs the archive of 100,000 images.
+ELSEWHERE |= {'tiny_imagenet.py'}
 
 
 @pytest.mark.slow

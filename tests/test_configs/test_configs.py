@@ -46,6 +46,7 @@ def batch(cfg, split, shapes):
         loader.collate_fn = dict(type='default_collate')
     if loader.dataset.type != 'WaveDataset':  # That one reads nothing.
         loader.dataset.data_root = f'{shapes}/{FOLDERS[cfg.default_scope]}/'
+        loader.dataset.pop('classes', None)
         if cfg.default_scope != 'mmseg':  # ADE20K's labels fit as they are.
             loader.dataset.metainfo = dict(classes=CLASSES)
         for transform in loader.dataset.pipeline:
