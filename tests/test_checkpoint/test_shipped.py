@@ -101,7 +101,7 @@ def test_a_damaged_file_is_refused(folder):
 
 def test_an_unknown_name_lists_the_known(folder):
     backbone = CloFormer('xxs', init_cfg=dict(type='Pretrained', checkpoint='mmcloformer://none'))
-    with pytest.raises(CheckpointError, match="no weights 'none' .* it has toy"):
+    with pytest.raises(CheckpointError, match=r"no weights 'none' .* it has toy"):
         backbone.init_weights()
     with pytest.raises(CheckpointError, match='it has none'):
         load_shipped('toy', folder=folder / 'empty')
@@ -134,7 +134,9 @@ def test_what_is_not_published(state_dict, tmp_path):
     with pytest.raises(CheckpointError, match='has 3 classes and there are 2 class names'):
         publish(checkpoint, 'bad', CLASSES[:2], tmp_path)
     torch.save({**state_dict, 'head.fc.bias': torch.full((3,), 1e6)}, checkpoint)
-    with pytest.raises(CheckpointError, match='not finite in half precision, first head.fc.bias'):
+    with pytest.raises(
+        CheckpointError, match=r'not finite in half precision, first head\.fc\.bias'
+    ):
         publish(checkpoint, 'bad', CLASSES, tmp_path)
     torch.save({'backbone.weight': torch.ones(2)}, checkpoint)
     with pytest.raises(CheckpointError, match='is not a classifier'):

@@ -86,5 +86,5 @@ def test_counts_are_checked(root):
 
 
 def test_another_folder_is_refused(tmp_path):
-    with pytest.raises(DataError, match='is not Tiny ImageNet, it has no wnids.txt'):
+    with pytest.raises(DataError, match=r'is not Tiny ImageNet, it has no wnids\.txt'):
         TOOL.read_names(tmp_path)
