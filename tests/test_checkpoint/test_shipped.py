@@ -134,9 +134,7 @@ def test_what_is_not_published(state_dict, tmp_path):
     with pytest.raises(CheckpointError, match='has 3 classes and there are 2 class names'):
         publish(checkpoint, 'bad', CLASSES[:2], tmp_path)
     torch.save({**state_dict, 'head.fc.bias': torch.full((3,), 1e6)}, checkpoint)
-    with pytest.raises(
-        CheckpointError, match=r'not finite in half precision, first head\.fc\.bias'
-    ):
+    with pytest.raises(CheckpointError, match=r'not finite in half .* head\.fc\.bias'):
         publish(checkpoint, 'bad', CLASSES, tmp_path)
     torch.save({'backbone.weight': torch.ones(2)}, checkpoint)
     with pytest.raises(CheckpointError, match='is not a classifier'):
