@@ -47,6 +47,7 @@ def batch(cfg: Config, split: str, shapes: str) -> dict[str, list[torch.Tensor]]
     if cfg.default_scope == 'mmpretrain':
         loader.collate_fn = dict(type='default_collate')
     loader.dataset.data_root = f'{shapes}/{FOLDERS[cfg.default_scope]}/'
+    loader.dataset.pop('classes', None)
     if cfg.default_scope != 'mmseg':  # The scenes' label maps fit ADE20K's classes.
         loader.dataset.metainfo = dict(classes=CLASSES)
     for transform in loader.dataset.pipeline:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmcloformer.datasets.shapes import CLASSES
 from tests import released
 from tests.conftest import ROOT, TOOLS
 
@@ -102,6 +103,8 @@ SHORT = {
 # Not run here: tools that start several processes (tested elsewhere), measure for half an hour, or
 # need a GPU for hours.
 ELSEWHERE = {'benchmark.py', 'compare_pretraining.py', 'publish_weights.py', *PARSERS}
+# Needs the archive of 100,000 images.
+ELSEWHERE |= {'tiny_imagenet.py'}
 
 
 @pytest.mark.slow
@@ -113,6 +116,9 @@ def test_commands_run_one_after_another(real_data, shapes, tmp_path):
     for name in ('coco', 'ade', 'imagenet'):
         (tmp_path / 'data' / name).symlink_to(real_data / name)
     (tmp_path / 'data/shapes').symlink_to(shapes)
+    # The layout of Tiny ImageNet with other classes.
+    shutil.copytree(shapes / 'imagenet', tmp_path / 'data/tiny-imagenet-200')
+    (tmp_path / 'data/tiny-imagenet-200/classes.txt').write_text('\n'.join(CLASSES))
     (tmp_path / 'photos').mkdir()
     shutil.copy(next((real_data / 'coco/val2017').iterdir()), tmp_path / 'photos/one.jpg')
     torch.save(dict(model=released.state_dict('xs')), tmp_path / 'cloformer_xs.pth')

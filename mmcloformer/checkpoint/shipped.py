@@ -1,68 +1,159 @@
-"""Backbone weights that travel with the package: `mmcloformer://NAME`."""
+"""Weights that are part of the package: `mmcloformer://NAME`."""
 
+import hashlib
+import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save
 
 from ..errors import CheckpointError
-from .matching import read_state_dict
+from ..models import ARCHS
+from ..models.loading import get_state_dict
+from .convert import infer_arch
 from .reading import read_checkpoint
 from .saving import write_whole
 
 SCHEME = 'mmcloformer://'
 FOLDER = Path(__file__).parents[1] / 'weights'
-_BACKBONE = 'backbone.'
+INDEX = 'index.json'
+_META = 'mmcloformer'  # The entry of the safetensors header that holds the metadata.
+_HEAD = 'head.fc.weight'
 
 
-def publish(checkpoint: str | Path, name: str, folder: Path = FOLDER) -> Path:
-    """Write a classifier's backbone to where `mmcloformer://NAME` finds it, in half precision.
+def publish(
+    checkpoint: str | Path,
+    name: str,
+    classes: Sequence[str] | None = None,
+    folder: Path = FOLDER,
+) -> Path:
+    """Write a trained classifier to where `mmcloformer://NAME` finds it, in half precision.
+
+    The file holds the whole classifier and its metadata (arch, number and names of the classes);
+    the SHA-256 of the file goes into the index of the folder.
 
     Args:
-        checkpoint: As `tools/train.py` writes it.
-        name: Name of the weights, of letters, digits, `_`, `.` and `-`.
-        folder: Another than the package's.
+        checkpoint: Checkpoint of a classifier, as `tools/train.py` writes it.
+        name: Name of the weights, made of letters, digits, `_`, `.` and `-`.
+        classes: Names of the classes in the order of the labels; by default those in the
+            checkpoint.
+        folder: Folder to write to.
 
     Returns:
         The file.
 
     Raises:
-        CheckpointError: If the name has other characters or is taken, there is no backbone in the
-            checkpoint, or a weight is not finite in half precision.
+        CheckpointError: If the name has other characters or is taken, the checkpoint does not hold
+            a CloFormer classifier, the class names are missing or do not match its head, or a
+            weight is not finite in half precision.
     """
     if not re.fullmatch(r'[\w.-]+', name):
         raise CheckpointError(
-            f'{name!r} is no name for weights; choose one of letters, digits, "_", "." and "-"'
+            f'{name!r} is not a valid name for weights; use letters, digits, "_", "." and "-"'
         )
     path = folder / f'{name}.safetensors'
     if path.exists():
         raise CheckpointError(f'{path} exists; remove it or choose another name')
-    weights = {
-        key.removeprefix(_BACKBONE): value.half() if value.is_floating_point() else value
-        for key, value in read_state_dict(str(checkpoint)).items()
-        if key.startswith(_BACKBONE)
-    }
-    if not weights:
-        raise CheckpointError(f'{checkpoint} holds no backbone: no key begins with {_BACKBONE!r}')
-    spoilt = [key for key, value in weights.items() if not torch.isfinite(value).all()]
-    if spoilt:
+    loaded = read_checkpoint(checkpoint)
+    state_dict = get_state_dict(loaded, str(checkpoint))
+    if _HEAD not in state_dict:
         raise CheckpointError(
-            f'{checkpoint}: {len(spoilt)} tensors are not finite in half precision, first '
-            f'{spoilt[0]}; nothing was written'
+            f'{checkpoint} is not a classifier: it has no {_HEAD!r}. Give a checkpoint of '
+            'tools/train.py with a classification config'
         )
-    write_whole(path, save({key: value.contiguous() for key, value in weights.items()}))
+    num_classes = state_dict[_HEAD].shape[0]
+    classes = _class_names(loaded) if classes is None else list(classes)
+    if len(classes) != num_classes:
+        raise CheckpointError(
+            f'{checkpoint} has {num_classes} classes and there are {len(classes)} class names: '
+            'give a file with one name per line with --classes'
+        )
+    arch = infer_arch(state_dict)
+    meta = dict(
+        arch=next((key for key, value in ARCHS.items() if value == arch), arch._asdict()),
+        num_classes=num_classes,
+        classes=classes,
+    )
+    weights = {
+        key: (value.half() if value.is_floating_point() else value).contiguous()
+        for key, value in state_dict.items()
+    }
+    not_finite = [key for key, value in weights.items() if not torch.isfinite(value).all()]
+    if not_finite:
+        raise CheckpointError(
+            f'{checkpoint}: {len(not_finite)} tensors are not finite in half precision, first '
+            f'{not_finite[0]}; nothing was written'
+        )
+    content = save(weights, {_META: json.dumps(meta)})
+    write_whole(path, content)
+    index = _read_index(folder)
+    index[name] = dict(
+        sha256=hashlib.sha256(content).hexdigest(),
+        bytes=len(content),
+        arch=meta['arch'],
+        num_classes=num_classes,
+    )
+    write_whole(folder / INDEX, (json.dumps(index, indent=2, sort_keys=True) + '\n').encode())
     return path
+
+
+def load_shipped(name: str, map_location: Any = 'cpu', folder: Path = FOLDER) -> dict[str, Any]:
+    """Load a classifier that is part of the package.
+
+    Args:
+        name: Name of the weights.
+        map_location: Device of the tensors.
+        folder: Folder of the weights.
+
+    Returns:
+        A checkpoint as mmpretrain writes it: `state_dict` in float32 with the keys of backbone
+        and head, and `meta` with `arch`, `num_classes` and `dataset_meta` (the class names).
+
+    Raises:
+        CheckpointError: If there are no such weights, or the file is missing or damaged.
+    """
+    index = _read_index(folder)
+    if name not in index:
+        raise CheckpointError(
+            f'no weights {name!r} come with this version of mmcloformer; it has '
+            f'{", ".join(sorted(index)) or "none"}'
+        )
+    path = folder / f'{name}.safetensors'
+    problem = None
+    if not path.is_file():
+        problem = 'is missing'
+    elif (digest := hashlib.sha256(path.read_bytes()).hexdigest()) != index[name]['sha256']:
+        problem = f'is damaged (SHA-256 {digest}, expected {index[name]["sha256"]})'
+    if problem:
+        raise CheckpointError(
+            f'{path} {problem}: install mmcloformer again or, in a clone, run '
+            f'`git checkout -- {path.name}` in {folder}'
+        )
+    device = str(map_location) if isinstance(map_location, (str, torch.device)) else 'cpu'
+    with safe_open(path, 'pt', device) as file:
+        meta = json.loads(file.metadata()[_META])
+        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    state_dict = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
+    meta['dataset_meta'] = dict(classes=tuple(meta.pop('classes')))
+    return dict(state_dict=state_dict, meta=meta)
 
 
 def load_from_package(filename: str, map_location: Any = None) -> Any:
     """Read `mmcloformer://NAME` for mmengine."""
-    name = filename.removeprefix(SCHEME)
-    shipped = {path.stem: path for path in FOLDER.glob('*.safetensors')}
-    if name not in shipped:
-        raise CheckpointError(
-            f'no weights {name!r} come with this version of mmcloformer; it has '
-            f'{", ".join(sorted(shipped)) or "none"}'
-        )
-    return read_checkpoint(shipped[name], map_location)
+    return load_shipped(filename.removeprefix(SCHEME), map_location, FOLDER)
+
+
+def _read_index(folder: Path) -> dict[str, dict[str, Any]]:
+    path = folder / INDEX
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _class_names(loaded: Any) -> list[str]:
+    """Names of the classes that mmengine saved with a checkpoint; empty without."""
+    meta = loaded.get('meta') if isinstance(loaded, dict) else None
+    dataset_meta = meta.get('dataset_meta') if isinstance(meta, dict) else None
+    return list((dataset_meta or {}).get('classes') or [])

@@ -1,39 +1,142 @@
+import json
+import shutil
+
 import pytest
 import torch
+from mmengine.config import Config
+from PIL import Image
 
 from mmcloformer import CloFormer
-from mmcloformer.checkpoint.shipped import FOLDER, publish
+from mmcloformer.apis.config import build_model
+from mmcloformer.apis.predict import build_predictor
+from mmcloformer.checkpoint import shipped
+from mmcloformer.checkpoint.shipped import load_shipped, publish
 from mmcloformer.errors import CheckpointError
+from tests.conftest import ROOT
+
+CLASSES = ['goldfish', 'Egyptian cat', 'espresso']
 
 
-def test_weights_are_published_under_a_free_plain_name_only(tmp_path):
-    folder, checkpoint = tmp_path / 'weights', tmp_path / 'trained.pth'
-    folder.mkdir()
-    torch.save({'backbone.weight': torch.ones(2)}, checkpoint)
-    for name in ('../x', 'a/b', '/x', 'a b', ''):
-        with pytest.raises(CheckpointError, match='is no name for weights; choose one of letters'):
-            publish(checkpoint, name, folder)
-    path = publish(checkpoint, 'xs-1.0_b', folder)
-    before = path.read_bytes()
-    torch.save({'backbone.weight': torch.zeros(2)}, checkpoint)
-    with pytest.raises(CheckpointError, match='exists; remove it or choose another name'):
-        publish(checkpoint, 'xs-1.0_b', folder)
-    assert path.read_bytes() == before
+@pytest.fixture(scope='module')
+def cfg():
+    cfg = Config.fromfile(ROOT / 'configs/cloformer_xxs_tiny-imagenet.py')
+    cfg.model.head.num_classes = len(CLASSES)
+    return cfg
 
 
-def test_an_unknown_name_lists_what_there_is():
-    shipped = sorted(path.stem for path in FOLDER.glob('*.safetensors'))
+@pytest.fixture(scope='module')
+def state_dict(cfg):
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    model.init_weights()
+    return model.state_dict()
+
+
+@pytest.fixture(scope='module')
+def checkpoint(state_dict, tmp_path_factory):
+    path = tmp_path_factory.mktemp('trained') / 'epoch_1.pth'
+    meta = dict(epoch=1, dataset_meta=dict(classes=tuple(CLASSES)))
+    torch.save(dict(state_dict=state_dict, meta=meta), path)
+    return path
+
+
+@pytest.fixture(scope='module')
+def published(checkpoint, tmp_path_factory):
+    """Folder with weights of the name `toy`."""
+    folder = tmp_path_factory.mktemp('weights')
+    publish(checkpoint, 'toy', folder=folder)
+    return folder
+
+
+@pytest.fixture
+def folder(published, tmp_path, monkeypatch):
+    """A copy of it in the place of the package's."""
+    folder = shutil.copytree(published, tmp_path / 'weights')
+    monkeypatch.setattr(shipped, 'FOLDER', folder)
+    return folder
+
+
+def test_a_classifier_comes_back_whole(folder, state_dict):
+    loaded = load_shipped('toy', folder=folder)
+    assert loaded['meta'] == dict(
+        arch='xxs', num_classes=3, dataset_meta=dict(classes=tuple(CLASSES))
+    )
+    assert loaded['state_dict'].keys() == state_dict.keys()
+    for key, value in loaded['state_dict'].items():
+        assert value.dtype == state_dict[key].dtype
+        torch.testing.assert_close(value, state_dict[key], rtol=1e-3, atol=1e-6)
+
+
+def test_a_backbone_takes_its_part(folder, state_dict):
+    init_cfg = dict(type='Pretrained', checkpoint='mmcloformer://toy')
+    backbone = CloFormer('xxs', init_cfg=init_cfg)
+    backbone.init_weights()
+    key = 'stages.3.1.ffn.fc1.weight'
+    expected = state_dict[f'backbone.{key}'].half().float()
+    assert torch.equal(backbone.state_dict()[key], expected)
+    with pytest.raises(CheckpointError, match='does not fit this CloFormer'):
+        CloFormer('xs', init_cfg=init_cfg).init_weights()
+
+
+def test_it_predicts_with_the_names_of_the_classes(folder, cfg, checkpoint, tmp_path):
+    photo = tmp_path / 'photo.png'
+    Image.radial_gradient('L').convert('RGB').resize((150, 100)).save(photo)
+    result = build_predictor(cfg, 'mmcloformer://toy')(photo).result
+    assert result['pred_class'] in CLASSES
+    trained = build_predictor(cfg, str(checkpoint))(photo).result
+    assert result['pred_scores'] == pytest.approx(trained['pred_scores'], abs=1e-2)
+
+
+def test_a_damaged_file_is_refused(folder):
+    path = folder / 'toy.safetensors'
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r'toy.safetensors is damaged .*install mmcloformer'):
+        load_shipped('toy', folder=folder)
+    path.unlink()
+    with pytest.raises(CheckpointError, match='is missing: install mmcloformer again'):
+        load_shipped('toy', folder=folder)
+
+
+def test_an_unknown_name_lists_the_known(folder):
     backbone = CloFormer('xxs', init_cfg=dict(type='Pretrained', checkpoint='mmcloformer://none'))
-    with pytest.raises(CheckpointError, match=', '.join(shipped) or 'it has none'):
+    with pytest.raises(CheckpointError, match=r"no weights 'none' .* it has toy"):
         backbone.init_weights()
+    with pytest.raises(CheckpointError, match='it has none'):
+        load_shipped('toy', folder=folder / 'empty')
 
 
-def test_what_half_precision_cannot_hold_is_not_published(tmp_path):
-    checkpoint = tmp_path / 'large.pth'
-    torch.save({'backbone.weight': torch.full((2,), 1e6)}, checkpoint)
-    with pytest.raises(CheckpointError, match='not finite in half precision'):
-        publish(checkpoint, 'large', tmp_path)
-    torch.save({'weight': torch.ones(2)}, checkpoint)
-    with pytest.raises(CheckpointError, match='no backbone'):
-        publish(checkpoint, 'large', tmp_path)
+def test_the_packages_own_weights_are_whole():
+    names = {path.stem for path in shipped.FOLDER.glob('*.safetensors')}
+    index = shipped.FOLDER / shipped.INDEX
+    assert names == (json.loads(index.read_text()).keys() if index.exists() else set())
+    for name in names:
+        meta = load_shipped(name)['meta']
+        assert len(meta['dataset_meta']['classes']) == meta['num_classes']
+
+
+def test_only_free_and_plain_names(checkpoint, folder):
+    for name in ('../x', 'a/b', '/x', 'a b', ''):
+        with pytest.raises(CheckpointError, match='not a valid name for weights; use letters'):
+            publish(checkpoint, name, folder=folder)
+    before = (folder / 'toy.safetensors').read_bytes()
+    with pytest.raises(CheckpointError, match='exists; remove it or choose another name'):
+        publish(checkpoint, 'toy', folder=folder)
+    assert (folder / 'toy.safetensors').read_bytes() == before
+
+
+def test_what_is_not_published(state_dict, tmp_path):
+    checkpoint = tmp_path / 'bad.pth'
+    torch.save(state_dict, checkpoint)
+    with pytest.raises(CheckpointError, match='has 3 classes and there are 0 class names'):
+        publish(checkpoint, 'bad', folder=tmp_path)
+    with pytest.raises(CheckpointError, match='has 3 classes and there are 2 class names'):
+        publish(checkpoint, 'bad', CLASSES[:2], tmp_path)
+    torch.save({**state_dict, 'head.fc.bias': torch.full((3,), 1e6)}, checkpoint)
+    with pytest.raises(CheckpointError, match=r'not finite in half .* head\.fc\.bias'):
+        publish(checkpoint, 'bad', CLASSES, tmp_path)
+    torch.save({'backbone.weight': torch.ones(2)}, checkpoint)
+    with pytest.raises(CheckpointError, match='is not a classifier'):
+        publish(checkpoint, 'bad', CLASSES, tmp_path)
     assert not list(tmp_path.glob('*.safetensors'))

@@ -1,6 +1,6 @@
 #!/usr/bin/env python
-"""Train a detector or segmentor from random weights and from pre-trained ones, with several seeds
-and in turns, and say what the pre-training was worth."""
+"""Train a detector or segmentor from random weights and from pre-trained ones, with several seeds,
+and print mean and standard deviation of the task's main metric at each evaluation."""
 
 import argparse
 import json
@@ -18,13 +18,20 @@ from mmcloformer.benchmark.measure import environment
 from mmcloformer.errors import UserError
 
 TRAIN = Path(__file__).parents[1] / 'train.py'
+RANDOM = 'random'
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help="backbone weights: a file, or 'mmcloformer://NAME'")
-    parser.add_argument('--seeds', type=int, default=3, help='trainings of each')
+    parser.add_argument(
+        'checkpoints',
+        nargs='*',
+        metavar='[NAME=]CHECKPOINT',
+        help="backbone weights to compare with random ones: a file or 'mmcloformer://NAME' "
+        '(NAME in the table: by default that of the file)',
+    )
+    parser.add_argument('--seeds', type=int, default=3, help='number of trainings per start')
     parser.add_argument('--work-dir', type=Path, required=True, help='new folder for the trainings')
     parser.add_argument('--out', type=Path, required=True, help='JSON file to write')
     parser.add_argument('--cfg-options', nargs='+', default=[], help='as for train.py')
@@ -32,27 +39,25 @@ def main() -> None:
     if args.work_dir.exists():
         raise UserError(f'{args.work_dir} exists; choose a new folder for the trainings')
     if args.seeds < 1:
-        raise UserError(f'--seeds {args.seeds}: at least one training of each is needed')
+        raise UserError(f'--seeds is {args.seeds}; at least one training per start is needed')
     if read_config(args.config).model.backbone.get('init_cfg') is not None:
-        raise UserError('the config has an init_cfg for its backbone; take it out to compare')
-    backbone = 'model.backbone.init_cfg'
-    starts = {
-        'random': [f'{backbone}=None'],
-        'pre-trained': [f'{backbone}.type=Pretrained', f'{backbone}.checkpoint={args.checkpoint}'],
-    }
+        raise UserError(
+            f'{args.config} sets model.backbone.init_cfg; remove it, as this tool sets it itself'
+        )
+    starts = read_starts(args.checkpoints)
     runs: dict[str, list[dict[int, float]]] = {name: [] for name in starts}
     results = dict(
         config=args.config,
-        checkpoint=args.checkpoint,
+        checkpoints=starts,
         options=args.cfg_options,
         **environment('cuda' if torch.cuda.is_available() else 'cpu'),
         runs=runs,
     )
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for seed in range(args.seeds):
-        for name, options in starts.items():
+        for name, checkpoint in starts.items():
             work_dir = args.work_dir / f'{name}-{seed}'
-            options = [*args.cfg_options, *options, f'randomness.seed={seed}']
+            options = [*args.cfg_options, *init_options(checkpoint), f'randomness.seed={seed}']
             train(args.config, work_dir, options)
             results['metric'], points = evaluations(work_dir)
             runs[name].append(points)
@@ -60,15 +65,40 @@ def main() -> None:
     print(table(results['metric'], runs))
 
 
+def read_starts(checkpoints: list[str]) -> dict[str, str | None]:
+    """Checkpoint of each start by the start's name; None for random weights."""
+    starts: dict[str, str | None] = {RANDOM: None}
+    for argument in checkpoints:
+        name, equals, checkpoint = argument.rpartition('=')
+        name = name if equals else Path(checkpoint).stem
+        if not name or Path(name).name != name or name in starts:
+            raise UserError(
+                f'{argument}: the name {name!r} is empty, in use or no folder name; give another '
+                'as NAME=CHECKPOINT'
+            )
+        starts[name] = checkpoint
+    return starts
+
+
+def init_options(checkpoint: str | None) -> list[str]:
+    """`--cfg-options` that start the backbone from a checkpoint, or from random weights."""
+    field = 'model.backbone.init_cfg'
+    if checkpoint is None:
+        return [f'{field}=None']
+    return [f'{field}.type=Pretrained', f'{field}.checkpoint={checkpoint}']
+
+
 def train(config: str, work_dir: Path, options: list[str]) -> None:
     command = [sys.executable, str(TRAIN), config, '--work-dir', str(work_dir)]
     command += ['--cfg-options', *options]
     if subprocess.run(command).returncode:
-        raise UserError(f'the training in {work_dir} failed, see above; --out has those before it')
+        raise UserError(
+            f'the training in {work_dir} failed, see above; the results before it are in --out'
+        )
 
 
 def evaluations(work_dir: Path) -> tuple[str, dict[int, float]]:
-    """The task's metric, and its value by training iteration."""
+    """Return the name of the task's main metric and its values by training iteration."""
     metrics = read_curves(work_dir).metrics
     name = main_metric(metrics)
     series = metrics[name]
@@ -76,21 +106,23 @@ def evaluations(work_dir: Path) -> tuple[str, dict[int, float]]:
 
 
 def table(metric: str, runs: dict[str, list[dict[int, float]]]) -> str:
-    """Means and standard deviations over the seeds, and when the pre-trained overtake the end
-    of the others."""
+    """Format mean and standard deviation over the seeds per evaluation, and the iteration at which
+    each pre-trained start reaches the final result of random weights."""
+    seeds = len(runs[RANDOM])
+    iterations = list(runs[RANDOM][0])
     lines = [f'| iteration | {" | ".join(runs)} |', f'|{"---|" * (1 + len(runs))}']
-    for iteration in runs['random'][0]:
-        values = ([run[iteration] for run in same] for same in runs.values())
+    for iteration in iterations:
+        values = [[run[iteration] for run in same] for same in runs.values()]
         cells = (f'{mean(v):.3f} ± {stdev(v) if len(v) > 1 else 0:.3f}' for v in values)
         lines.append(f'| {iteration} | {" | ".join(cells)} |')
-    last = max(runs['random'][0])
-    end = mean(run[last] for run in runs['random'])
-    reached = [i for i in runs['random'][0] if mean(r[i] for r in runs['pre-trained']) >= end]
-    when = f'by iteration {reached[0]}' if reached else 'not reached'
-    seeds = len(runs['random'])
-    return '\n'.join(
-        [*lines, '', f'{metric}, {seeds} seeds; what random weights end with, {end:.3f}: {when}']
-    )
+    end = mean(run[iterations[-1]] for run in runs[RANDOM])
+    lines += ['', f'{metric}, mean and standard deviation over {seeds} seeds']
+    for name, same in runs.items():
+        if name != RANDOM:
+            reached = [i for i in iterations if mean(run[i] for run in same) >= end]
+            when = f'at iteration {reached[0]}' if reached else 'never'
+            lines.append(f'{name} reaches the final {end:.3f} of random weights {when}')
+    return '\n'.join(lines)
 
 
 if __name__ == '__main__':

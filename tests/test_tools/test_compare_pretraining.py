@@ -1,0 +1,33 @@
+"""The comparison's arguments and table; its trainings take hours."""
+
+import runpy
+from types import SimpleNamespace
+
+import pytest
+
+from mmcloformer.errors import UserError
+from tests.conftest import TOOLS
+
+TOOL = SimpleNamespace(**runpy.run_path(str(TOOLS['compare_pretraining.py'])))
+
+
+def test_starts_have_names():
+    starts = TOOL.read_starts(['mmcloformer://a', 'mine=work_dirs/b.pth'])
+    assert starts == {'random': None, 'a': 'mmcloformer://a', 'mine': 'work_dirs/b.pth'}
+    for bad in (['random=b.pth'], ['a.pth', 'x/a.pth'], ['a/b=c.pth'], ['=c.pth']):
+        with pytest.raises(UserError, match='give another as NAME=CHECKPOINT'):
+            TOOL.read_starts(bad)
+
+
+def test_the_table_has_mean_and_spread_per_evaluation():
+    runs = dict(
+        random=[{5: 0.1, 10: 0.2}, {5: 0.3, 10: 0.4}], a=[{5: 0.5, 10: 0.6}, {5: 0.5, 10: 0.8}]
+    )
+    text = TOOL.table('mIoU', runs)
+    assert '| iteration | random | a |\n|---|---|---|' in text
+    assert '| 5 | 0.200 ± 0.141 | 0.500 ± 0.000 |' in text
+    assert 'mIoU, mean and standard deviation over 2 seeds' in text
+    assert 'a reaches the final 0.300 of random weights at iteration 5' in text
+    alone = TOOL.table('mIoU', dict(random=[{5: 0.1}]))
+    assert '0.100 ± 0.000' in alone
+    assert 'reaches' not in alone
