@@ -10,6 +10,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from mmengine.visualization import Visualizer
 
 import mmcloformer  # noqa: F401  (before any host: it puts the ops stand-in in place)
 from mmcloformer.apis.cli import exit_on_user_error
@@ -97,11 +98,24 @@ def load_tool(name):
     return runpy.run_path(str(TOOLS[name]))
 
 
+def forget_visualizers():
+    """Remove mmengine's visualizers of earlier runs in this process.
+
+    The hosts' configs give all of them one name, and `get_instance` would return the one that
+    writes into the folder of an earlier run.
+    """
+    kinds = [Visualizer]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+        kind._instance_dict.clear()
+
+
 @pytest.fixture(scope='session')
 def tool_main():
     """Run a tool's `main` in this process and return what it prints; its errors come through."""
 
     def run(tool, *args):
+        forget_visualizers()
         # Not capsys: loggers keep the stream they were made with, and capsys closes its own.
         stdout = io.StringIO()
         argv = mock.patch.object(sys, 'argv', [tool, *map(str, args)])

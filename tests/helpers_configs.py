@@ -1,5 +1,7 @@
 """The shipped configs, their models, and small batches from their own pipelines."""
 
+from pathlib import Path
+
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseModel, revert_sync_batchnorm
@@ -22,6 +24,12 @@ SMALL = {
     'CenterCrop': dict(crop_size=SIDE),
 }
 FOLDERS = dict(mmdet='coco', mmseg='ade20k', mmpretrain='imagenet')
+
+
+def processes(path: Path) -> int:
+    """Return the number of processes, or GPUs, that a config's batch size is written for."""
+    single = path.parent.name == 'demo' or path.stem == 'cloformer_xxs_tiny-imagenet'
+    return 1 if single else 8
 
 
 def load(name: str) -> Config:

@@ -4,6 +4,8 @@ import torch
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
+import mmcloformer  # noqa: F401  (registers the hooks)
+
 
 class Toy(BaseModel):
     """A regression that starts at zero, with a ballast of some bytes in its checkpoints."""

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ..checkpoint import check_whole_state, get_state_dict
-from ..models.loading import strip_wrapper_prefixes
+from ..models.loading import check_prefix, find_prefixes, strip_wrapper_prefixes
 
 T = TypeVar('T')
 
@@ -31,7 +31,12 @@ class WrapperKeysHook(Hook):
     priority = 'VERY_HIGH'
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Any) -> None:
-        """Rename the keys in `checkpoint`, before the host loads it."""
+        """Rename the keys in `checkpoint`, before the host loads it.
+
+        Raises:
+            CheckpointError: If it holds a CloFormer under another prefix than the model's, which
+                the host would not load: a backbone by itself, for example.
+        """
         if not isinstance(checkpoint, dict) or not checkpoint:
             return
         if 'state_dict' not in checkpoint:
@@ -43,6 +48,9 @@ class WrapperKeysHook(Hook):
                 checkpoint['state_dict'] = weights
             else:
                 return
+        check_prefix(
+            find_prefixes(runner.model.state_dict()), find_prefixes(checkpoint['state_dict'])
+        )
         # The EMA hook and the Runner unwrap the model once.
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         checkpoint['state_dict'] = _rename_state(checkpoint['state_dict'], model)

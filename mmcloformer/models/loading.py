@@ -158,6 +158,31 @@ def describe_differences(
     ]
 
 
+def find_prefixes(keys: Iterable[str]) -> set[str]:
+    """Return the prefixes of all CloFormers in a state dict, without those of wrappers."""
+    plain = (strip_wrapper_prefixes(key) for key in keys)
+    return {key.removesuffix(_KEPT_KEY) for key in plain if f'.{key}'.endswith(f'.{_KEPT_KEY}')}
+
+
+def check_prefix(expected: set[str], found: set[str]) -> None:
+    """Refuse weights of a CloFormer that are none of a model's because of their prefix.
+
+    Args:
+        expected: Prefixes of the CloFormers in the model.
+        found: Prefixes of those in the state dict.
+
+    Raises:
+        CheckpointError: If both have some, and none in common.
+    """
+    if expected and found and not expected & found:
+        raise CheckpointError(
+            f'the checkpoint holds the weights of a CloFormer under the prefix '
+            f'{sorted(found)[0]!r}, and they are expected under {sorted(expected)[0]!r}; nothing '
+            f"was loaded. Load a backbone by model.backbone.init_cfg=dict(type='Pretrained', "
+            f'checkpoint=...), or rename the keys'
+        )
+
+
 def _check_complete(module: nn.Module, given: Mapping[str, Tensor]) -> None:
     own = module.state_dict()
     norms = [key for key in {**own, **given} if _OUTPUT_NORM.fullmatch(key)]
@@ -216,15 +241,7 @@ def _check_foreign(
     module: nn.Module, state_dict: Mapping[str, Tensor], given: Mapping[str, Tensor], prefix: str
 ) -> None:
     """Refuse weights of another backbone, and a CloFormer's under another prefix."""
-    plain = [strip_wrapper_prefixes(key) for key in state_dict]
-    found = next((key for key in plain if f'.{key}'.endswith(f'.{_KEPT_KEY}')), None)
-    if found is not None:
-        raise CheckpointError(
-            f'the state dict holds the weights of a CloFormer under the prefix '
-            f'{found.removesuffix(_KEPT_KEY)!r}, and they are expected under {prefix!r}; nothing '
-            f'was loaded into it. Rename the keys, or load the file by '
-            f"init_cfg=dict(type='Pretrained', checkpoint=...)"
-        )
+    check_prefix({strip_wrapper_prefixes(prefix)}, find_prefixes(state_dict))
     own = module.state_dict()
     if prefix and given and not any(key in own for key in given):
         _check_complete(module, given)

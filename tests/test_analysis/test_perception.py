@@ -92,7 +92,7 @@ def test_the_tool(run_tool, tmp_path, shapes):
     run_tool('visualize.py', *args, picture, '--out', tmp_path / 'new/sheet.png')
     assert min(Image.open(tmp_path / 'new/sheet.png').size) > 500
     text = run_tool('visualize.py', *args, args[0], '--out', tmp_path / 'x.png', code=1)
-    assert f'error: {args[0]} is no image' in text
+    assert f'error: {args[0]} is not an image' in text
 
 
 @pytest.fixture(scope='module')

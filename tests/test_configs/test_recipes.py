@@ -10,7 +10,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 
 from mmcloformer.models import ARCHS
-from tests.helpers_configs import CONFIGS, build, load
+from tests.helpers_configs import CONFIGS, build, load, processes
 
 SIZES = ('xxs', 'xs', 's')
 
@@ -33,8 +33,7 @@ def schedules():
 def test_the_schedule_adds_up_as_the_comment_says(path, comment):
     """Length, batch size and warm-up of the comment are the config's; the products are right."""
     cfg = Config.fromfile(path)
-    factor = 1 if path.parent.name == 'demo' else 8  # GPUs
-    batch = factor * cfg.train_dataloader.batch_size
+    batch = processes(path) * cfg.train_dataloader.batch_size
     by_epoch = re.search(r'([\d,]+) epochs x ([\d,]+) [a-z ]+ / ([\d,]+) per batch', comment)
     by_iter = re.search(
         r'([\d,]+) iterations x ([\d,]+) per batch / ([\d,]+) [a-z]+ = ([\d,]+) epochs', comment

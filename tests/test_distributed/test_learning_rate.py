@@ -3,18 +3,15 @@
 import pytest
 from mmengine.config import Config
 
-from tests.helpers_configs import CONFIGS
+from tests.helpers_configs import CONFIGS, processes
 
 RECIPES = [path for path in CONFIGS if path.parent.name == 'configs']
-# Number of processes that a recipe is written for, where it is not 8 GPUs.
-PROCESSES = {'cloformer_xxs_tiny-imagenet': 1}
 
 
 @pytest.mark.parametrize('path', RECIPES, ids=lambda path: path.stem)
 def test_on_its_gpus_the_rates_are_as_written(path):
     cfg = Config.fromfile(path)
-    processes = PROCESSES.get(path.stem, 8)
-    assert processes * cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size
+    assert processes(path) * cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from mmcloformer import CloFormer
 from mmcloformer.benchmark.literal import LiteralCloFormer
 from mmcloformer.checkpoint.convert import convert_checkpoint
-from mmcloformer.models import layers
+from mmcloformer.models import inference
 from tests import released
 from tests.archs import SEVERAL_BRANCHES
 
@@ -52,7 +52,7 @@ def test_same_outputs_at_any_size(arch, size):
 @pytest.mark.parametrize('strip_bytes', [1, 20_000, 60_000])
 @pytest.mark.parametrize('size', [(130, 65), (129, 96), (31, 200)])
 def test_same_outputs_in_strips(monkeypatch, strip_bytes, size):
-    monkeypatch.setattr(layers, 'STRIP_BYTES', strip_bytes)
+    monkeypatch.setattr(inference, 'MAX_HIDDEN_BYTES', strip_bytes)
     ours, literal = pair(SEVERAL_BRANCHES)
     image = torch.randn(1, 3, *size)
     with torch.no_grad():

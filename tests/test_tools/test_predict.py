@@ -203,7 +203,7 @@ def test_files_found(folder):
         with pytest.raises(UserError, match='found no image'):
             plan_files(str(folder / nothing), 'out', False)
     for unset in ((str(folder), ''), ('', 'out')):
-        with pytest.raises(UserError, match='empty text'):
+        with pytest.raises(UserError, match='empty string'):
             plan_files(*unset, False)
 
 
@@ -271,7 +271,7 @@ def test_the_tool_lists_what_it_cannot_read(tool_error, trained, folder, tmp_pat
     )
     output = '\n'.join(capsys.readouterr())
     for name, word in (
-        ('cut.jpg', 'cut short'), ('empty.png', 'empty'), ('text.jpg', 'no image'),
+        ('cut.jpg', 'cut short'), ('empty.png', 'empty'), ('text.jpg', 'is not an image'),
         ('link.jpg', 'cannot be opened: No such file'),
         ('a_wide.png', 'cannot be predicted, perhaps because it is too narrow'),
         ('high.png', 'cannot be predicted'),

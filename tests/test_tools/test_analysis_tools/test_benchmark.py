@@ -102,7 +102,7 @@ def test_the_printed_goals_are_the_committed_result():
         ('inference 224x224, 1.5', ratios('literal', 'deploy form', '224x224', 'inference')),
         ('training step 800x1280', ratios('literal', 'training form', '800x1280', 'training')),
         ('memory', ratios('literal', 'training form', '800x1280', 'training', 'peak_mb')),
-        ('4 times PVTv2-B1', ratios('PVTv2-B1', 'deploy form', '800x1280', 'inference')),
+        ('4 times as fast as PVTv2-B1', ratios('PVTv2-B1', 'deploy form', '800x1280', 'inference')),
     ):
         assert any(goal in line and printed in line for line in text.splitlines()), (goal, printed)
 
