@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import UserError
-from .layers import AttnConv, Block, Stem
+from .layers import AttnConv, Block, ConvFFN, PooledAttention, Stem
 from .norm import GroupNorm1
 
 
@@ -40,7 +40,7 @@ class DeployMixin(nn.Module):
         equal up to rounding, training checkpoints no longer load, and there is no way back.
 
         Raises:
-            DeployError: If the backbone is in training mode.
+            DeployError: If the backbone is in training mode, or a part was replaced.
         """
         if self.training:
             raise DeployError(
@@ -77,7 +77,12 @@ def switch_to_deploy(model: nn.Module) -> int:
 
 @torch.no_grad()
 def fold_backbone(backbone: DeployMixin) -> None:
-    """Fold everything that can be folded exactly."""
+    """Fold everything that can be folded exactly.
+
+    Raises:
+        DeployError: If a convolution to fold into was replaced, wrapped or parametrized.
+    """
+    _check_convolutions(backbone)
     stem = backbone.stem
     for conv in (stem.conv1, stem.conv2, stem.conv3, stem.conv4):
         _fold_batch_norm(conv)
@@ -98,6 +103,25 @@ def fold_backbone(backbone: DeployMixin) -> None:
     if stem.proj.weight.device.type == 'cpu':
         # The maps are channels_last there. Otherwise each call would convert the weights.
         backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _check_convolutions(backbone: DeployMixin) -> None:
+    for name, module in backbone.named_modules():
+        if isinstance(module, AttnConv):
+            parts: dict[str, nn.Module] = {'qkv': module.qkv, 'gate': module.gate[-1]}
+        elif isinstance(module, PooledAttention):
+            parts = {'q': module.q, 'kv': module.kv}
+        elif isinstance(module, ConvFFN):
+            parts = {'fc1': module.fc1}
+        else:
+            continue
+        for part, conv in parts.items():
+            if type(conv) is not nn.Conv2d or not isinstance(conv.weight, nn.Parameter):
+                raise DeployError(
+                    f'{name}.{part} is a {type(conv).__name__} and not a plain Conv2d, so nothing '
+                    f'can be folded into it: merge or remove adapters, parametrizations and '
+                    f'wrappers before switch_to_deploy()'
+                )
 
 
 def _fold_batch_norm(layers: nn.Sequential) -> None:

@@ -7,7 +7,7 @@ asked for, so `cpu_inference` selects them only then.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -30,6 +30,8 @@ def is_cpu_inference(x: Tensor) -> bool:
 def cpu_inference(fast: Forward) -> Callable[[Forward], Forward]:
     """Let a module's forward pass run `fast` instead during CPU inference.
 
+    Modules of which a part was replaced or wrapped keep the plain forward pass.
+
     Args:
         fast: Takes the module and its input, and returns what the decorated method returns.
     """
@@ -37,7 +39,8 @@ def cpu_inference(fast: Forward) -> Callable[[Forward], Forward]:
     def decorate(forward: Forward) -> Forward:
         @functools.wraps(forward)
         def choose(self: Any, x: Tensor) -> Tensor:
-            return fast(self, x) if is_cpu_inference(x) else forward(self, x)
+            use_fast = is_cpu_inference(x) and _has_only_convolutions(self)
+            return fast(self, x) if use_fast else forward(self, x)
 
         return choose
 
@@ -56,12 +59,6 @@ class SiLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.silu(x, inplace=is_cpu_inference(x))
-
-
-def add_branch(shortcut: Tensor, branch: Tensor) -> Tensor:
-    """Return `shortcut + branch`, written over the branch during CPU inference."""
-    fresh = branch is not shortcut and branch.dtype == shortcut.dtype
-    return branch.add_(shortcut) if fresh and is_cpu_inference(branch) else shortcut + branch
 
 
 def attn_conv(self: Any, x: Tensor) -> Tensor:
@@ -92,3 +89,12 @@ def conv_ffn(self: Any, x: Tensor) -> Tensor:
         hidden = self.dwconv(torch.ops.aten.gelu_(self.fc1(strip)))
         outs.append(self.fc2(hidden[:, :, start - first : stop - first]))
     return torch.cat(outs, dim=2)
+
+
+def _has_only_convolutions(module: nn.Module) -> bool:
+    parts = (part for child in module.children() for part in _parts(child))
+    return all(type(part) in (nn.Conv2d, SiLU) for part in parts)
+
+
+def _parts(module: nn.Module) -> Iterable[nn.Module]:
+    return module if type(module) is nn.Sequential else [module]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from . import inference
-from .inference import add_branch, cpu_inference
+from .inference import cpu_inference
 from .norm import GroupNorm1
 
 FFN_KERNEL = 5
@@ -87,8 +87,10 @@ class AttnConv(BaseModule):
     @cpu_inference(inference.attn_conv)
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.dwconv(self.qkv(x)).chunk(3, dim=1)
-        weights = torch.tanh(self.scale * self.gate(q * k))
-        return weights * v
+        weights = self.gate(q * k)
+        if self.scale != 1:  # The deploy form folds the scale into the gate.
+            weights = self.scale * weights
+        return torch.tanh(weights) * v
 
 
 class PooledAttention(BaseModule):
@@ -239,13 +241,12 @@ class Block(BaseModule):
 
     def attend(self, x: Tensor) -> Tensor:
         """First half of the block: `x + attention`."""
-        branch = self.drop_path(self._checkpoint(lambda x: self.attn(self.norm1(x)), x))
-        return add_branch(x, branch)
+        return x + self.drop_path(self._checkpoint(lambda x: self.attn(self.norm1(x)), x))
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """Second half of the block: `shortcut(x) + ConvFFN`."""
         branch = self.drop_path(self._checkpoint(lambda x: self.ffn(self.norm2(x)), x))
-        return add_branch(self.shortcut(x), branch)
+        return self.shortcut(x) + branch
 
     def _checkpoint(self, branch: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         # The shortcut is not recomputed: its BatchNorm would update the running statistics twice.

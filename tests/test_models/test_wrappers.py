@@ -1,5 +1,7 @@
 """What frameworks wrap around modules: hooks, recomputation, replaced layers, transforms."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -8,9 +10,12 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
 )
 from torch.func import functional_call, grad, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import parametrizations
 from torch.utils._pytree import tree_leaves
 
 from mmcloformer import CloFormer
+from mmcloformer.models import inference
+from mmcloformer.models.deploy import DeployError
 from mmcloformer.models.layers import AttnConv, Block, CloAttention, ConvFFN, PooledAttention
 from tests.archs import SEVERAL_BRANCHES, randomized
 
@@ -126,6 +131,72 @@ def test_identities_in_place_of_parts_do_not_corrupt_inference(image, name):
         outs = backbone(image)
     for out, reference in zip(outs, expected):
         torch.testing.assert_close(out, reference, rtol=1e-4, atol=1e-5)
+
+
+class Cached(nn.Module):
+    """Returns one stored map again and again, as a replaced part may."""
+
+    def forward(self, x):
+        self.kept = getattr(self, 'kept', x.detach().clone())
+        return self.kept
+
+
+class SpatialMean(nn.Module):
+    """Reads the whole map, so that strips of it would give another result."""
+
+    def __init__(self, conv):
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x):
+        x = self.conv(x)
+        return x - x.mean((2, 3), keepdim=True)
+
+
+REPLACED = {
+    'ffn.fc1': SpatialMean,
+    'ffn.dwconv': SpatialMean,
+    'ffn.fc2': SpatialMean,
+    'attn.proj': SpatialMean,
+    'attn.pooled.q': SpatialMean,
+    'attn': lambda part: Cached(),
+}
+
+
+@pytest.mark.parametrize('name', REPLACED)
+def test_replaced_parts_compute_the_same_without_gradients(name, image, monkeypatch):
+    monkeypatch.setattr(inference, 'MAX_HIDDEN_BYTES', 20_000)
+    backbone = randomized('xxs')
+    for block in modules_of(backbone, Block):
+        parent, _, child = name.rpartition('.')
+        owner = block.get_submodule(parent)
+        setattr(owner, child, REPLACED[name](getattr(owner, child)))
+    image = image[:1]
+    expected = backbone(image)
+    for _ in range(2):
+        with torch.no_grad():
+            outs = backbone(image)
+        for out, reference in zip(outs, expected):
+            torch.testing.assert_close(out, reference, rtol=1e-3, atol=1e-4)
+
+
+def lora(conv):
+    return SpatialMean(conv)
+
+
+@pytest.mark.parametrize('change', [parametrizations.spectral_norm, lora])
+@pytest.mark.parametrize('name', ['attn.local.0.qkv', 'attn.pooled.kv', 'ffn.fc1'])
+def test_the_deploy_form_refuses_changed_convolutions(change, name):
+    backbone = randomized('xxs')
+    parent, _, child = name.rpartition('.')
+    owner = backbone.stages[2][3].get_submodule(parent)
+    setattr(owner, child, change(getattr(owner, child)))
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    with pytest.raises(DeployError, match=re.escape(f'stages.2.3.{name}')):
+        backbone.eval().switch_to_deploy()
+    assert not backbone.deployed
+    after = backbone.state_dict()
+    assert all(torch.equal(before[key], value) for key, value in after.items())
 
 
 def test_built_on_the_meta_device(image):
