@@ -10,7 +10,7 @@ from tests.conftest import ROOT, coco_options
 CONFIGS = sorted(
     path.stem
     for path in (ROOT / 'configs').glob('*.py')
-    if path.stem.endswith(('coco', 'ade20k', 'imagenet'))
+    if path.stem.endswith(('_coco', '_ade20k', '_imagenet'))
 )
 pytestmark = pytest.mark.slow
 
