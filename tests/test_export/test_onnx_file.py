@@ -134,4 +134,5 @@ def test_backbone_at_large_sizes(tmp_path, size):
     session = onnxruntime.InferenceSession(tmp_path / 'backbone.onnx')
     found = session.run(None, {'images': images.numpy()})
     for a, b in zip(expected, found, strict=True):
-        np.testing.assert_allclose(b, a.numpy(), atol=2e-3)
+        # onnxruntime adds up the norms of large maps in float32, which costs 0.1 % at 2160x3840.
+        np.testing.assert_allclose(b, a.numpy(), rtol=2e-3, atol=2e-3)
