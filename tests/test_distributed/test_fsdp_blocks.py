@@ -19,12 +19,18 @@ def build():
     return CloFormer(SEVERAL_BRANCHES, drop_path_rate=0.0, norm_eval=True).train()
 
 
-def image():
-    return torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
-
-
-def loss_of(outs):
-    return sum(out.square().mean() for out in outs)
+def train(backbone):
+    """Take two steps on the same images and return their losses."""
+    images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    optimizer = torch.optim.SGD(backbone.parameters(), lr=0.1)
+    losses = []
+    for _ in range(2):
+        loss = sum(out.square().mean() for out in backbone(images))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
 
 
 def shard_with_fsdp1(backbone):
@@ -48,15 +54,7 @@ SHARD = dict(fsdp1=shard_with_fsdp1, fsdp2=shard_with_fsdp2)
 def train_sharded(rank, store, folder, name):
     torch.set_num_threads(1)
     dist.init_process_group('gloo', init_method=f'file://{store}', rank=rank, world_size=2)
-    backbone = SHARD[name](build())
-    optimizer = torch.optim.SGD(backbone.parameters(), lr=0.1)
-    losses = []
-    for _ in range(2):
-        loss = loss_of(backbone(image()))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = train(SHARD[name](build()))
     if rank == 0:
         torch.save(losses, folder / 'losses.pth')
     dist.barrier()
@@ -65,15 +63,7 @@ def train_sharded(rank, store, folder, name):
 
 @pytest.mark.parametrize('name', SHARD)
 def test_sharded_blocks_train_like_plain_ones(name, tmp_path):
-    plain = build()
-    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
-    expected = []
-    for _ in range(2):
-        loss = loss_of(plain(image()))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        expected.append(loss.item())
+    expected = train(build())
     assert expected[0] != expected[1]
     mp.spawn(train_sharded, (tmp_path / 'store', tmp_path, name), nprocs=2)
     losses = torch.load(tmp_path / 'losses.pth', weights_only=True)
