@@ -1,5 +1,6 @@
 import contextlib
 import functools
+import gc
 import io
 import itertools
 import os
@@ -123,6 +124,9 @@ def tool_main():
             with argv, contextlib.redirect_stdout(stdout):
                 load_tool(tool)['main']()
         finally:
+            # Ends the workers of the Runner's loaders now. When the collector did that while
+            # Python parsed source code, it raised "AST constructor recursion depth mismatch".
+            gc.collect()
             print(stdout.getvalue())
         return stdout.getvalue()
 

@@ -235,8 +235,8 @@ FUSED_LIMITS = (NotImplementedError, RuntimeError)
 
 @pytest.fixture
 def no_garbage_collection():
-    """The first jvp of a process has torch parse source code. In one run Python 3.11 ended that
-    with "AST constructor recursion depth mismatch", which code run by the collector can cause."""
+    """The first jvp of a process has torch parse source code. If the collector ends the workers of
+    a loader meanwhile, Python 3.11 raises "AST constructor recursion depth mismatch"."""
     gc.collect()
     gc.disable()
     yield
