@@ -85,7 +85,7 @@ def load_pretrained(module: nn.Module, checkpoint: str, prefix: str | None = Non
         prefix += '.'
     state_dict = {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
     try:
-        _check_complete(module, state_dict)
+        _check_complete(module, module.state_dict(), state_dict)
         # Not strict: output norms may be new. The check above and the hook below are stricter.
         module.load_state_dict(state_dict, strict=False)
     except CheckpointError as error:
@@ -112,7 +112,8 @@ def check_before_load(
         CheckpointError: If the weights are of the other form (training or deploy), or a weight is
             missing, unexpected or of another shape; names the first few.
     """
-    names = {strip_wrapper_prefixes(key): key for key in module.state_dict()}
+    own = module.state_dict()
+    names = {strip_wrapper_prefixes(key): key for key in own}
     outer = strip_wrapper_prefixes(prefix)
     given: dict[str, Tensor] = {}
     for key in list(state_dict):
@@ -120,16 +121,18 @@ def check_before_load(
         if plain.startswith(outer) and plain[len(outer) :] not in _AVERAGING_COUNTERS:
             name = names.get(plain[len(outer) :], plain[len(outer) :])
             given[name] = state_dict[key]
-            if name in names.values():
+            if name in own:
                 state_dict[prefix + name] = state_dict.pop(key)
     # As built, without what a user added since, such as adapters.
     weights = cast(frozenset[str], module.weight_names)
     if not weights.intersection(map(strip_wrapper_prefixes, given)):
-        _check_foreign(module, state_dict, given, prefix)
+        check_prefix({outer}, find_prefixes(state_dict))
+        if prefix and given and own.keys().isdisjoint(given):  # Weights of another backbone.
+            _check_complete(module, own, given)
         return
     _check_form(module, given)
-    _check_complete(module, given)
-    _log_loaded(module, given)
+    _check_complete(module, own, given)
+    _log_loaded(module, own, given)
 
 
 def describe_differences(
@@ -183,8 +186,9 @@ def check_prefix(expected: set[str], found: set[str]) -> None:
         )
 
 
-def _check_complete(module: nn.Module, given: Mapping[str, Tensor]) -> None:
-    own = module.state_dict()
+def _check_complete(
+    module: nn.Module, own: Mapping[str, Tensor], given: Mapping[str, Tensor]
+) -> None:
     norms = [key for key in {**own, **given} if _OUTPUT_NORM.fullmatch(key)]
     name = type(module).__name__
     if problems := describe_differences(own, given, optional=norms):
@@ -194,8 +198,7 @@ def _check_complete(module: nn.Module, given: Mapping[str, Tensor]) -> None:
         )
 
 
-def _log_loaded(module: nn.Module, given: Mapping[str, Tensor]) -> None:
-    own = module.state_dict()
+def _log_loaded(module: nn.Module, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
     new = [key for key in own if key not in given]
     norms = ', '.join(sorted({key.split('.')[0] for key in new}))
     print_log(
@@ -235,13 +238,3 @@ def _check_form(module: nn.Module, given: Mapping[str, Tensor]) -> None:
             'training form, nothing was loaded into it: call eval() and switch_to_deploy() before '
             'loading, or load the checkpoint it was made from'
         )
-
-
-def _check_foreign(
-    module: nn.Module, state_dict: Mapping[str, Tensor], given: Mapping[str, Tensor], prefix: str
-) -> None:
-    """Refuse weights of another backbone, and a CloFormer's under another prefix."""
-    check_prefix({strip_wrapper_prefixes(prefix)}, find_prefixes(state_dict))
-    own = module.state_dict()
-    if prefix and given and not any(key in own for key in given):
-        _check_complete(module, given)

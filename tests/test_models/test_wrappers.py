@@ -181,11 +181,7 @@ def test_replaced_parts_compute_the_same_without_gradients(name, image, monkeypa
             torch.testing.assert_close(out, reference, rtol=1e-3, atol=1e-4)
 
 
-def lora(conv):
-    return SpatialMean(conv)
-
-
-@pytest.mark.parametrize('change', [parametrizations.spectral_norm, lora])
+@pytest.mark.parametrize('change', [parametrizations.spectral_norm, SpatialMean])
 @pytest.mark.parametrize('name', ['attn.local.0.qkv', 'attn.pooled.kv', 'ffn.fc1'])
 def test_the_deploy_form_refuses_changed_convolutions(change, name):
     backbone = randomized('xxs')
