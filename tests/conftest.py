@@ -55,6 +55,24 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: TESTS / 'test_tools' not in item.path.parents)
 
 
+def forget_visualizers():
+    """Remove mmengine's visualizers of earlier runs in this process.
+
+    The hosts' configs give all of them one name, and `get_instance` would return the one that
+    writes into the folder of an earlier run.
+    """
+    kinds = [Visualizer]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+        kind._instance_dict.clear()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Before fixtures of any scope, so that none of them finds the visualizer of another test."""
+    forget_visualizers()
+
+
 @pytest.fixture(scope='session')
 def shapes(tmp_path_factory):
     """A small set of the generated scenes in every layout."""
@@ -97,18 +115,6 @@ def load_tool(name):
     Executing `test.py` twice in one process would register its hook twice.
     """
     return runpy.run_path(str(TOOLS[name]))
-
-
-def forget_visualizers():
-    """Remove mmengine's visualizers of earlier runs in this process.
-
-    The hosts' configs give all of them one name, and `get_instance` would return the one that
-    writes into the folder of an earlier run.
-    """
-    kinds = [Visualizer]
-    for kind in kinds:
-        kinds += kind.__subclasses__()
-        kind._instance_dict.clear()
 
 
 @pytest.fixture(scope='session')

@@ -3,8 +3,6 @@
 import copy
 import functools
 import pickle
-import runpy
-import sys
 from types import SimpleNamespace
 
 import mmengine
@@ -14,9 +12,10 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 
+from mmcloformer.apis.cli import exit_on_user_error
 from mmcloformer.checkpoint import read_checkpoint, reading
 from mmcloformer.errors import CheckpointError
-from tests.conftest import ROOT, TOOLS, coco_options
+from tests.conftest import ROOT, coco_options
 from tests.payload import Payload
 from tests.tiny import write_detector
 
@@ -42,17 +41,14 @@ def config(shapes, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def run(config):
-    """Run a tool here; returns its exit status and message."""
+def run(tool_main):
+    """Run a tool in this process; returns its exit status or message."""
 
     def run_tool(tool, *args):
-        argv, sys.argv = sys.argv, [tool, *map(str, args)]
         try:
-            runpy.run_path(str(TOOLS[tool]), run_name='__main__')
+            exit_on_user_error(lambda: tool_main(tool, *args))
         except SystemExit as exit:
             return exit.code
-        finally:
-            sys.argv = argv
         return 0
 
     return run_tool
