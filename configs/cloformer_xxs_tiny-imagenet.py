@@ -3,8 +3,8 @@
 #
 # Schedule: 30 epochs x 100,000 images / 128 per batch = 30 x 782 = 23,460 iterations. One epoch of
 # warm-up, a constant learning rate at 48 px up to epoch 22, then linear decay to one hundredth at
-# 64 px. A step at 48 px takes two thirds of the time. The moving average of the weights (EMAHook) is
-# what is validated and saved.
+# 64 px. A step at 48 px takes two thirds of the time. The moving average of the weights (EMAHook)
+# is what is validated and saved.
 # Batch: 1 process x 128 images = 128 = auto_scale_lr.base_batch_size.
 _base_ = 'cloformer_xxs_imagenet.py'
 

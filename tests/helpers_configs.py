@@ -11,7 +11,8 @@ from mmcloformer.apis.config import build_model
 from mmcloformer.datasets.shapes import CLASSES
 from tests.conftest import ROOT
 
-CONFIGS = sorted((ROOT / 'configs').rglob('*.py'))
+# Those of configs/small are for real sets that the project may not ship (test_small_sets.py).
+CONFIGS = sorted(path for path in (ROOT / 'configs').rglob('*.py') if path.parent.name != 'small')
 SIDE = 64
 # Replaces every image size that a pipeline names.
 SMALL = {

@@ -148,6 +148,30 @@ def plot_curves(work_dir: str | Path, out: str | Path | None = None) -> Path:
     return target
 
 
+def save_curves(work_dir: str | Path, out: str | Path) -> Path:
+    """Write every logged quantity to a JSON file: `{name: {iteration: value}}`.
+
+    Args:
+        work_dir: Folder that holds one folder a run.
+        out: File to write.
+
+    Returns:
+        The file written.
+
+    Raises:
+        UserError: As `read_curves`.
+    """
+    curves = read_curves(work_dir)
+    points = {
+        name: {int(i): float(f'{value:.5g}') for i, value in zip(series.iterations, series.values)}
+        for name, series in (curves.training | curves.metrics).items()
+    }
+    target = Path(out)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(points, indent=1) + '\n')
+    return target
+
+
 def smooth(values: _Floats, window: int) -> _Floats:
     """Average over a sliding window, which shrinks towards the ends.
 

@@ -6,10 +6,11 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import DATASETS
+from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from ..apis.config import build_model, preprocessor_of
-from ..checkpoint import check_whole_state, get_state_dict, read_checkpoint
+from ..checkpoint import check_whole_state, get_state_dict
 from .graphs import ExportError, Graph
 
 # Supported steps of a test pipeline: their arguments and the defaults; None is required.
@@ -25,7 +26,7 @@ def load_model(cfg: Config, checkpoint: str) -> tuple[nn.Module, tuple[str, ...]
 
     Args:
         cfg: Config for mmdet, mmseg or mmpretrain; its scope becomes the default scope.
-        checkpoint: Checkpoint with all weights of the model.
+        checkpoint: File, URL or `mmcloformer://NAME` with all weights of the model.
 
     Returns:
         The model and the names of its classes, which come from the checkpoint if it contains
@@ -35,7 +36,7 @@ def load_model(cfg: Config, checkpoint: str) -> tuple[nn.Module, tuple[str, ...]
         CheckpointError: If the checkpoint cannot be read or does not match the model.
     """
     model = build_model(cfg)
-    loaded = read_checkpoint(checkpoint)
+    loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
     weights = get_state_dict(loaded, checkpoint)
     check_whole_state(model, weights)
     model.load_state_dict(weights)

@@ -1,9 +1,11 @@
+import json
+
 import numpy as np
 import pytest
 from mmengine.visualization import LocalVisBackend
 from PIL import Image
 
-from mmcloformer.analysis.curves import plot_curves, read_curves, smooth
+from mmcloformer.analysis.curves import plot_curves, read_curves, save_curves, smooth
 from mmcloformer.errors import UserError
 
 
@@ -147,3 +149,11 @@ def test_plot_has_a_panel_for_losses_and_for_each_family_of_metrics(tmp_path):
     assert not (other / 'curves.png').exists()
     with Image.open(target) as image:
         assert image.height == pytest.approx(two_panels * 3 / 2, abs=2)
+
+
+def test_saved_points_are_those_read(tmp_path):
+    write_epoch_run(tmp_path, '20260101_000000', [1, 2])
+    points = json.loads(save_curves(tmp_path, tmp_path / 'new/curves.json').read_text())
+    assert points['accuracy/top1'] == {'10': 10.0, '20': 20.0}
+    assert points['loss'] == {'5': 1.0, '10': 1.0, '15': 1.0, '20': 1.0}
+    assert points['lr']['15'] == pytest.approx(1e-3 / 15, rel=1e-4)

@@ -12,6 +12,7 @@ from mmcloformer.apis.predict import build_predictor
 from mmcloformer.checkpoint import shipped
 from mmcloformer.checkpoint.shipped import load_shipped, publish
 from mmcloformer.errors import CheckpointError
+from mmcloformer.export.model import load_model
 from tests.conftest import ROOT
 
 CLASSES = ['goldfish', 'Egyptian cat', 'espresso']
@@ -85,6 +86,13 @@ def test_it_predicts_with_the_names_of_the_classes(folder, cfg, checkpoint, tmp_
     assert result['pred_class'] in CLASSES
     trained = build_predictor(cfg, str(checkpoint))(photo).result
     assert result['pred_scores'] == pytest.approx(trained['pred_scores'], abs=1e-2)
+
+
+def test_it_is_exported_with_the_names_of_the_classes(folder, cfg):
+    model, classes = load_model(cfg, 'mmcloformer://toy')
+    assert classes == tuple(CLASSES)
+    expected = load_shipped('toy', folder=folder)['state_dict']
+    assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
 
 
 def test_a_damaged_file_is_refused(folder):

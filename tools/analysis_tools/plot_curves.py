@@ -3,7 +3,7 @@
 
 import argparse
 
-from mmcloformer.analysis.curves import plot_curves
+from mmcloformer.analysis.curves import plot_curves, save_curves
 from mmcloformer.apis.cli import exit_on_user_error
 
 
@@ -11,8 +11,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('work_dir', help='the work directory of the training')
     parser.add_argument('--out', help='image file to write (default: WORK_DIR/curves.png)')
+    parser.add_argument('--json', help='JSON file to write all points to')
     args = parser.parse_args()
     print(plot_curves(args.work_dir, args.out))
+    if args.json:
+        print(save_curves(args.work_dir, args.json))
 
 
 if __name__ == '__main__':

@@ -1,0 +1,24 @@
+"""The configs for small public sets train and evaluate on them, beside the real data."""
+
+import pytest
+
+from mmcloformer.analysis.curves import main_metric, read_curves
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.slow
+CONFIGS = {path.stem: path for path in sorted((ROOT / 'configs/small').glob('*.py'))}
+DETECTION = ['train_cfg.max_epochs=1', 'model.test_cfg.score_thr=0']
+SEGMENTATION = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2']
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_train_and_evaluate(name, real_data, tool_main, tmp_path, monkeypatch):
+    (tmp_path / 'data').symlink_to(real_data)
+    monkeypatch.chdir(tmp_path)
+    options = [f'train_dataloader.dataset.datasets.{i}.indices=4' for i in (0, 1)]
+    options += ['val_dataloader.dataset.indices=2', 'default_hooks.logger.interval=1']
+    options += DETECTION if name.endswith('bccd') else SEGMENTATION
+    tool_main('train.py', CONFIGS[name], '--work-dir', 'run', '--cfg-options', *options)
+    curves = read_curves('run')
+    assert len(curves.training['loss'].values) == 2
+    assert main_metric(curves.metrics) in ('coco/bbox_mAP', 'mIoU')
