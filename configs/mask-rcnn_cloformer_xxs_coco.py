@@ -1,6 +1,5 @@
 # Mask R-CNN on COCO, 1x schedule.
-# The paper's settings were not published. These are inferred from the same authors' later code,
-# LITv2 and PVT.
+# The paper's settings were not published. These are LITv2's (docs/reproduce.md).
 #
 # Schedule: 12 epochs x 117,266 images with boxes / 16 per batch = 12 x 7,330 = 87,960 iterations;
 # warm-up over the first 500, learning rate x 0.1 after epochs 8 and 11 (mmdet's schedule_1x).

@@ -1,9 +1,9 @@
 # Semantic FPN on ADE20K, 80k iterations.
-# The paper's settings were not published. These are inferred from the same authors' later code,
-# LITv2 and PVT.
+# The paper's settings were not published. These are LITv2's and FAT's, a later network of the same
+# authors (docs/reproduce.md).
 #
 # Schedule: 80,000 iterations x 16 per batch / 20,210 images = 63 epochs; polynomial decay with
-# power 0.9 to zero.
+# power 0.9 to 1e-6.
 # Images: training crops of 512x512; testing on whole images with a shorter side of 512 (mmseg's
 # ade20k).
 # Batch: 8 GPUs x 2 images = 16 = auto_scale_lr.base_batch_size.
@@ -27,7 +27,7 @@ optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=1e-4),
 )
 param_scheduler = [
-    dict(type='PolyLR', eta_min=0.0, power=0.9, begin=0, end=80000, by_epoch=False),
+    dict(type='PolyLR', eta_min=1e-6, power=0.9, begin=0, end=80000, by_epoch=False),
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=16)
 sync_bn = 'torch'  # As in the released network. On a CPU the tools turn it off.

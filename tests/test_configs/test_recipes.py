@@ -9,10 +9,13 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 
+from mmcloformer.apis.config import read_config
 from mmcloformer.models import ARCHS
+from tests.conftest import ROOT
 from tests.helpers_configs import CONFIGS, build, load, processes
 
 SIZES = ('xxs', 'xs', 's')
+REPRODUCE = (ROOT / 'docs/reproduce.md').read_text()
 
 
 def number(text):
@@ -92,18 +95,41 @@ def test_coco_1x_is_the_hosts(detector, size):
 
 
 @pytest.mark.parametrize('size', ['xs', 's'])
-def test_coco_3x_differs_from_1x_in_length_and_scales(size):
+def test_coco_3x_differs_from_1x_in_length_augmentation_and_decay(size):
     cfg = load(f'mask-rcnn_cloformer_{size}_ms-3x_coco')
     short = load(f'mask-rcnn_cloformer_{size}_coco')
     assert cfg.train_cfg.max_epochs == 3 * short.train_cfg.max_epochs
-    assert (cfg.model, cfg.optim_wrapper) == (short.model, short.optim_wrapper)
-    assert without_resizing(cfg) == without_resizing(short)
+    assert cfg.model == short.model
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.lr, optimizer.weight_decay) == (1e-4, 0.05)
+    assert cfg.optim_wrapper.paramwise_cfg == short.optim_wrapper.paramwise_cfg
+    # The augmentation is that of mmdet's Swin configs, whose sizes are written the other way round.
+    host = read_config('mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_ms-crop-3x_coco.py')
+    assert augmentation(cfg) == augmentation(host)
 
 
-def without_resizing(cfg):
-    steps = copy.deepcopy(cfg.train_dataloader.dataset.pipeline)
-    steps[0].pop('backend_args', None)  # The host writes its default out.
-    return [step for step in steps if 'Resize' not in step.type]
+def augmentation(cfg):
+    steps = copy.deepcopy(cfg.train_dataloader.dataset.pipeline[2:])
+    for policy in steps[1]['transforms']:
+        for step in policy:
+            step['scales'] = [tuple(sorted(scale)) for scale in step.get('scales', [])]
+    return steps
+
+
+def test_later_settings_of_the_same_authors_take_one_option():
+    """The line that docs/reproduce.md gives for RALA's Mask R-CNN."""
+    (line,) = re.findall(r'--cfg-options (optim_wrapper\.\S+ optim_wrapper\.\S+)', REPRODUCE)
+    options = dict(option.split('=') for option in line.split())
+    cfg = load('mask-rcnn_cloformer_xs_coco')
+    cfg.merge_from_dict({key: float(value) for key, value in options.items()})
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.lr, optimizer.weight_decay) == (1e-4, 0.05)
+    assert 0.05 in decay_of(build(cfg), cfg).values()
+
+
+def test_semantic_fpn_ends_at_the_rate_of_its_sources():
+    (schedule,) = load('semantic-fpn_cloformer_xs_ade20k').param_scheduler
+    assert (schedule.power, schedule.eta_min) == (0.9, 1e-6)
 
 
 @pytest.mark.parametrize('name', ['mask-rcnn_cloformer_xxs_coco', 'upernet_cloformer_xxs_ade20k'])
