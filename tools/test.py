@@ -11,6 +11,7 @@ from mmcloformer.apis.runner import (
     require_whole_checkpoint,
     write_metrics_once,
 )
+from mmcloformer.apis.tta import augment_test
 from mmcloformer.checks.presence import check_data
 from mmcloformer.engine.testing import build_dump_metric, draw_predictions
 from mmcloformer.errors import UserError
@@ -21,6 +22,9 @@ def main() -> None:
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--show-dir', help='draw predictions into this folder')
     parser.add_argument('--out', help='dump predictions to this .pkl file')
+    parser.add_argument(
+        '--tta', action='store_true', help='test-time augmentation, by default with mirror images'
+    )
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out must end in .pkl or .pickle, got {args.out}')
@@ -34,6 +38,8 @@ def main() -> None:
     if args.show_dir:
         draw_predictions(cfg, args.show_dir)
     check_data(cfg, ('test',))
+    if args.tta:
+        augment_test(cfg)
     runner = build_runner(cfg)
     if args.out:
         runner.test_evaluator.metrics.append(build_dump_metric(cfg.default_scope, args.out))

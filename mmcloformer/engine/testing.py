@@ -37,7 +37,10 @@ class BgrToRgbHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Reverse the channels in the batch, which the model no longer needs."""
-        data_batch['inputs'] = data_batch['inputs'].flip(1)
+        inputs = data_batch['inputs']
+        if isinstance(inputs, list):  # The versions of test-time augmentation; the last is drawn.
+            inputs = inputs[-1]
+        data_batch['inputs'] = inputs.flip(1)
 
 
 class DumpLabelMaps(DumpResults):
