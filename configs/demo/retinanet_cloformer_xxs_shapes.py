@@ -36,6 +36,7 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
+tta_pipeline = None  # tools/test.py --tta mirrors images; the host's pipeline has other sizes.
 
 model = dict(
     neck=dict(out_channels=128),

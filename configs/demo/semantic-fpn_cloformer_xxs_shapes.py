@@ -30,6 +30,7 @@ train_dataloader = dict(
 )
 val_dataloader = dict(batch_size=4, num_workers=2, dataset=dict(**dataset, pipeline=test_pipeline))
 test_dataloader = val_dataloader
+tta_pipeline = None  # tools/test.py --tta mirrors images; the host's pipeline has other sizes.
 
 model = dict(
     data_preprocessor=dict(size=(128, 128)),

@@ -40,6 +40,7 @@ val_dataloader = dict(batch_size=4, dataset=dict(_delete_=True, **test_set))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file='data/bccd/annotations/test.json')
 test_evaluator = val_evaluator
+tta_pipeline = None  # tools/test.py --tta mirrors images; the host's pipeline has other sizes.
 
 model = dict(
     neck=dict(out_channels=128),

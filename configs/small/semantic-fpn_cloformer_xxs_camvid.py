@@ -49,6 +49,7 @@ val_dataloader = dict(batch_size=4, num_workers=2, dataset=dict(_delete_=True, *
 test_dataloader = val_dataloader
 val_evaluator = dict(ignore_index=11)
 test_evaluator = val_evaluator
+tta_pipeline = None  # tools/test.py --tta mirrors images; the host's pipeline has other sizes.
 
 model = dict(
     data_preprocessor=dict(size=(256, 256), seg_pad_val=11),

@@ -8,6 +8,7 @@ import torch
 from mmengine.dataset import Compose
 
 from mmcloformer.apis.config import build_model, read_config
+from mmcloformer.apis.tta import augment_test
 from tests.conftest import ROOT, coco_options
 
 DEMO = ROOT / 'configs/demo'
@@ -63,12 +64,23 @@ def test_a_classifier_averages_an_image_and_its_mirror_image(tested, tmp_path):
         torch.testing.assert_close(prediction['pred_score'], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_segmentor_uses_the_hosts_versions(tested):
-    cfg, _, predictions, metrics = tested('semantic-fpn_cloformer_xxs_shapes', '--tta')
-    assert len(cfg.tta_pipeline[-1].transforms[0]) > 1  # mmseg's configs bring several scales.
+def test_a_segmentors_label_maps_have_the_size_of_the_images(tested):
+    _, _, predictions, metrics = tested('semantic-fpn_cloformer_xxs_shapes', '--tta')
     assert 'mIoU' in metrics
     for prediction in predictions:
         assert prediction['pred_sem_seg']['data'].shape[1:] == prediction['ori_shape']
+
+
+@pytest.mark.parametrize(
+    'name', ['retinanet_cloformer_xs_coco', 'semantic-fpn_cloformer_xs_ade20k']
+)
+def test_the_versions_of_the_config_come_first(name):
+    cfg = read_config(ROOT / f'configs/{name}.py')
+    versions = cfg.tta_pipeline
+    augment_test(cfg)
+    assert cfg.test_dataloader.dataset.pipeline == versions
+    assert len(versions[-1].transforms[0]) >= 3  # scales
+    assert cfg.model.module.backbone.type == 'CloFormer'
 
 
 def test_a_detector_merges_boxes_of_both_sides(tested):
