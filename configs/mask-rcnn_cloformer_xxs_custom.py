@@ -1,0 +1,26 @@
+# Mask R-CNN on your own data in COCO format, with masks. Copy this file, edit the four assignments
+# below `_base_`, and run `python tools/train.py configs/COPY.py --auto-scale-lr`. Unedited, it
+# trains on the scenes that tools/dataset_converters/make_shapes.py generates.
+#
+# Schedule: 12 epochs, as on COCO, of which 1 is warm-up; learning rate x 0.1 after epochs 8 and 11.
+_base_ = 'mask-rcnn_cloformer_xxs_coco.py'
+
+root = 'data/shapes/coco/'
+classes = ('ring', 'square', 'star', 'triangle')  # As in the annotation files, in the same order.
+train = dict(ann_file='annotations/instances_train2017.json', data_prefix=dict(img='train2017/'))
+val = dict(ann_file='annotations/instances_val2017.json', data_prefix=dict(img='val2017/'))
+
+dataset = dict(data_root=root, metainfo=dict(classes=classes))
+train_dataloader = dict(dataset=dict(**dataset, **train))
+val_dataloader = dict(dataset=dict(**dataset, **val))
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=root + val['ann_file'])
+test_evaluator = val_evaluator
+
+weights = dict(type='Pretrained', checkpoint='mmcloformer://cloformer_xxs_tiny-imagenet')
+heads = dict(num_classes=len(classes))
+model = dict(backbone=dict(init_cfg=weights), roi_head=dict(bbox_head=heads, mask_head=heads))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.001, begin=0, end=1, convert_to_iter_based=True),
+    dict(type='MultiStepLR', milestones=[8, 11], gamma=0.1, begin=0, end=12),
+]
