@@ -26,7 +26,17 @@ def commands(page: Path) -> list[list[str]]:
     """Split the commands in a page's ```bash blocks into words."""
     blocks = re.findall(r'^```bash\n(.*?)^```', page.read_text(), re.DOTALL | re.MULTILINE)
     lines = [line for block in blocks for line in block.replace('\\\n', ' ').splitlines()]
+    lines = [expand(line) if '$(' in line else line for line in lines]
     return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def expand(line: str) -> str:
+    """Substitute the `$(...)` in a command as bash does."""
+    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+    echo = ['bash', '-c', f'echo {line}']
+    return subprocess.run(
+        echo, env=dict(PATH=path), check=True, capture_output=True, text=True
+    ).stdout
 
 
 def anchors(page: Path) -> set[str]:
