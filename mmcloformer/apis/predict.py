@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -18,11 +19,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from ..checks.image import decode, file_problem
+from ..checks.image import decode, error_text, file_problem, unreadable_reason
 from ..engine.loading import check_whole_model, unwrap_model
 from ..errors import DataError, UserError
 
 SUFFIXES = {'.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'}
+# Smaller than the coarsest stride, or narrowed to less by a resize that keeps the ratio.
+_NARROW, _LONG = 32, 20
+_NO_MEMORY = 'out of memory|(not enough|insufficient) memory|allocate'
 
 
 class Prediction(NamedTuple):
@@ -125,14 +129,13 @@ def predict_file(predict: Predictor, path: Path) -> Prediction:
     Raises:
         DataError: If it cannot be read or predicted.
     """
-    try:
-        problem = image_problem(path)
-        if problem is None:
+    problem = image_problem(path)
+    if problem is None:
+        try:
             return predict(path)
-    except Exception as error:  # An error of the host must not stop the other images.
-        raise DataError(
-            f'{path} cannot be predicted, perhaps because it is too narrow or too large ({error!r})'
-        ) from error
+        except Exception as error:  # An error of the host must not stop the other images.
+            problem = f'cannot be predicted{_likely_cause(path, error)}: {error_text(error)}'
+            raise DataError(f'{path} {problem}') from error
     raise DataError(f'{path} {problem}')
 
 
@@ -142,14 +145,27 @@ def image_problem(path: Path) -> str | None:
         content = path.read_bytes()
     except OSError as error:
         return f'cannot be opened: {error.strerror}'
-    problem = file_problem(content)
-    if problem is None:
+    if problem := file_problem(content):
+        return problem
+    try:
         image, problem = decode(lambda: mmcv.imfrombytes(content))
-        if image is None:
-            return (
-                'is not an image that OpenCV, which the hosts use, can read; save it as JPEG or PNG'
-            )
-    return problem
+    except Exception as error:  # Of OpenCV, which also raises MemoryError.
+        return unreadable_reason(content, error)
+    return unreadable_reason(content) if image is None else problem
+
+
+def _likely_cause(path: Path, error: Exception) -> str:
+    """Return what the size of an image may have to do with an error of the host."""
+    try:
+        height, width = mmcv.imread(str(path)).shape[:2]
+    except Exception:  # Too little memory to read it again.
+        return ''
+    size = f'{width}x{height} pixels'
+    if isinstance(error, MemoryError) or re.search(_NO_MEMORY, str(error), re.IGNORECASE):
+        return f', it is too large for the memory ({size})'
+    if min(height, width) < _NARROW or max(height, width) > _LONG * min(height, width):
+        return f', perhaps because it is too narrow ({size})'
+    return ''
 
 
 def _require_new_files(plan: dict[Path, Path], endings: list[str]) -> None:

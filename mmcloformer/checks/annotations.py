@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from ..errors import join_first
 from .masks import scored_mask_problem
+from .text import decode_text, mark_problem
 
 _NUMBER = (int, float)
 _FIELDS = ('id', 'image_id', 'category_id', 'bbox', 'area')
@@ -39,8 +40,11 @@ def annotation_problems(file: Path, scored: bool = False, masks: bool = False) -
         scored: Whether an evaluator reads the file.
         masks: Whether the evaluator compares masks.
     """
+    encoded = file.read_bytes()
+    if problem := mark_problem(encoded, str(file)):
+        yield problem
     try:
-        content = json.loads(file.read_text(encoding='utf-8'))
+        content = json.loads(decode_text(encoded, str(file)))
         images = {image['id']: image for image in content['images']}
         annotations = content.get('annotations', [])
         if not all(isinstance(annotation, dict) for annotation in annotations):

@@ -16,6 +16,7 @@ from mmengine.dataset import BaseDataset
 
 from ..errors import DataError, join_first
 from .annotations import box_problem, by_problem, size_problems
+from .text import decode_text, mark_problem
 
 # Heads whose classes are not the data set's: objectness, and the surfaces of COCO-Stuff.
 _OTHER_CLASSES = ('rpn_head', 'semantic_head')
@@ -157,10 +158,15 @@ def _numbers_below(node: Any, path: str) -> Iterator[tuple[str, int]]:
 def _file_problems(
     file: str, folder: str | None, classes: list[str], filter_empty: bool
 ) -> Iterator[str]:
+    encoded = Path(file).read_bytes()
+    if problem := mark_problem(encoded, file):
+        yield problem
     try:
-        content = parse_without_polygons(Path(file).read_text(encoding='utf-8'))
+        content = parse_without_polygons(decode_text(encoded, file))
         categories = _entries(content, 'categories', ('id', 'name'))
         images = _entries(content, 'images', ('id', 'file_name'))
+        if unnamed := [image['id'] for image in images if not isinstance(image['file_name'], str)]:
+            raise ValueError(f'image {join_first(unnamed)}: file_name is not a text')
         annotations = _annotations(content)
         # The host skips an ignored annotation as soon as it is indexed.
         counted = [each for each in annotations if not each.get('ignore')]
@@ -179,7 +185,11 @@ def _file_problems(
     if folder:
         loaded = _with_objects(images, annotations, categories, used) if filter_empty else images
         if absent := list(_absent(folder, [image['file_name'] for image in loaded])):
-            yield f'{len(absent)} of {len(loaded)} images are not in {folder}: {join_first(absent)}'
+            slashes = any('\\' in name for name in absent)
+            yield (
+                f'{len(absent)} of {len(loaded)} images are not in {folder}: {join_first(absent)}'
+                + slashes * '; \\ separates folders only on Windows: write / in file_name'
+            )
     if unknown_images:
         ids = sorted(map(json.dumps, unknown_images))
         yield f'there are annotations of images that it does not list, image_id {join_first(ids)}'

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..errors import ConfigError, DataError
 from .annotations import annotation_problems, evaluator_problems
 from .coco import class_numbers, dataset_problems, leaf_datasets
+from .lists import list_problems
 from .presence import check_present
 from .sample import sample_problems
 
@@ -80,6 +81,7 @@ def _split_problems(
     built = []
     for leaf in leaves:
         misfits = list(dataset_problems(cfg, split, leaf, images=False)) if detection else []
+        misfits += list_problems(cfg, split, leaf)
         yield from misfits
         try:
             built.append(_build(leaf))
@@ -148,5 +150,14 @@ def _examine(
         collate_fn=list,
         prefetch_factor=16 if workers else None,
     )
-    for found in track(samples, split, total=len(dataset), console=Console(stderr=True)):
-        yield from found
+    try:
+        for found in track(samples, split, total=len(dataset), console=Console(stderr=True)):
+            yield from found
+    except RuntimeError as error:
+        if 'DataLoader worker' not in str(error):
+            raise
+        raise DataError(
+            f'a process that examines {split}_dataloader.dataset was ended from outside, often for '
+            'want of memory; --workers 1 needs the least, and --workers 0 examines the files in '
+            'the order of the data set'
+        ) from error

@@ -2,19 +2,37 @@
 
 OpenCV refuses a PNG with damaged pixels and a truncated JPEG. It decodes, with a warning at most, a
 JPEG whose tail is zeros (an interrupted copy) or whose middle was overwritten; Pillow, which reads
-mmseg's label maps, decodes many damaged PNGs.
+mmseg's label maps, decodes many damaged PNGs. What only one of the decoders refuses is left to the
+one that the host uses: texts and other additions to a PNG, the number of pixels, a missing end.
 """
 
 import io
 import os
+import re
 import tempfile
-from collections.abc import Callable
-from typing import TypeVar
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 _FETCH = 'copy or download it again'
+_CUT_OR_DAMAGED = f'is cut short or damaged ({{}}); {_FETCH}'
 _JPEG, _PNG = b'\xff\xd8\xff', b'\x89PNG'
+_SIGNATURES = (
+    (_PNG, 'PNG'),
+    (_JPEG, 'JPEG'),
+    (rb'GIF8', 'GIF'),
+    (rb'BM', 'BMP'),
+    (rb'RIFF....WEBP', 'WEBP'),
+    (rb'II\*\0|MM\0\*', 'TIFF'),
+    (rb'....ftyp(hei|hev|mif1|msf1)', 'HEIC'),
+    (rb'....ftypavi', 'AVIF'),
+    (rb'8BPS', 'PSD'),
+    (rb'%PDF', 'PDF'),
+    (rb'\s*(<\?xml[^>]*>\s*)?<svg', 'SVG'),
+)
 _START_OF_SCAN, _END = b'\xff\xda', b'\xff\xd9'
 # libjpeg's warning that pixels are missing. Its other warnings also occur for complete pictures.
 _LOST_PIXELS = b'premature end of data segment'
@@ -35,29 +53,44 @@ def file_problem(content: bytes) -> str | None:
         return f'is empty (0 bytes); {_FETCH}'
     if content.startswith(_JPEG) and not _has_end(content):
         return f'is cut short, the end of the JPEG is missing; {_FETCH}'
-    if content.startswith(_PNG):
-        try:
-            Image.open(io.BytesIO(content), formats=['PNG']).verify()
-        except (OSError, SyntaxError) as error:  # Raised for truncated chunks and wrong checksums.
-            return f'is cut short or damaged ({error}); {_FETCH}'
+    if content.startswith(_PNG) and (fault := _fault_of_pixels(content)):
+        return _CUT_OR_DAMAGED.format(fault)
     return None
 
 
-def unreadable_reason(content: bytes, error: Exception) -> str:
+def unreadable_reason(content: bytes, error: Exception | None = None) -> str:
     """Return why a host failed to load an image in which `file_problem` finds nothing wrong.
 
     Args:
         content: The whole file.
-        error: What the host raised.
+        error: What the host raised; None if its decoder returned no image.
     """
-    try:
-        kind = Image.open(io.BytesIO(content))
-    except UnidentifiedImageError:
+    said = f' ({error_text(error)})' if error else ''
+    if isinstance(error, Image.DecompressionBombError):
+        return (
+            f'is too large for Pillow, with which the host reads it{said}; cut it into tiles, or '
+            "for a grey image set imdecode_backend='cv2' in its loading step"
+        )
+    if limit := re.search(r'CV_IO_MAX_IMAGE_\w+', said):
+        return (
+            'is too large for OpenCV, with which the host reads it; cut it into tiles, or raise '
+            f'the limit, the environment variable OPEN{limit[0]}'
+        )
+    kind = _kind(content)
+    if kind is None:
         return 'is not an image; replace it'
+    if content.startswith(_PNG) and (fault := _fault_beside_pixels(content)):
+        return f'{_CUT_OR_DAMAGED.format(fault)}, or save it again'
     return (
-        f'cannot be read by the host ({type(error).__name__}: {str(error).strip()}), though it is '
-        f'a {kind.format} of mode {kind.mode}; {_FETCH}, or save it as 8-bit JPEG or PNG'
+        f'cannot be read by the host{said}, though it is a {kind}; {_FETCH}, or save it as 8-bit '
+        'JPEG or PNG'
     )
+
+
+def error_text(error: Exception) -> str:
+    """Return the type and message of an error, without addresses of objects."""
+    message = re.sub(r'<[\w.]+ object at 0x\w+>', 'the file', str(error)).strip()
+    return f'{type(error).__name__}: {message}' if message else type(error).__name__
 
 
 def decode(load: Callable[[], _T]) -> tuple[_T, str | None]:
@@ -100,3 +133,66 @@ def _has_end(content: bytes) -> bool:
         if position < len(content):  # Not a regular sequence of segments; accept any end marker.
             position = 0
     return content.find(_END, position) >= 0
+
+
+class _Chunk(NamedTuple):
+    name: str
+    is_whole: bool
+    is_intact: bool
+    """Whether it has its checksum."""
+
+    @property
+    def is_critical(self) -> bool:
+        """Whether a picture needs the chunk; all others may be ignored."""
+        return self.name[:1].isupper()
+
+
+def _chunks(content: bytes) -> Iterator[_Chunk]:
+    """Yield the chunks of a PNG up to its end."""
+    view, position, name = memoryview(content), 8, ''
+    while position + 8 <= len(content) and name != 'IEND':
+        length = int.from_bytes(content[position : position + 4], 'big')
+        name = content[position + 4 : position + 8].decode('latin-1')
+        end = position + 12 + length
+        checksum = int.from_bytes(content[end - 4 : end], 'big')
+        yield _Chunk(
+            name, end <= len(content), zlib.crc32(view[position + 4 : end - 4]) == checksum
+        )
+        position = end
+
+
+def _fault_of_pixels(content: bytes) -> str | None:
+    """Return what is wrong with the chunks of a PNG that hold its size, colours and pixels."""
+    names = set()
+    for chunk in _chunks(content):
+        if chunk.is_critical and chunk.name != 'IEND':
+            if not chunk.is_whole:
+                return f'its chunk {chunk.name!r} ends early'
+            if not chunk.is_intact:
+                return f'the checksum of its chunk {chunk.name!r} is wrong'
+        names.add(chunk.name)
+    return None if 'IDAT' in names else 'it has no pixels'
+
+
+def _fault_beside_pixels(content: bytes) -> str | None:
+    """Return what is wrong with the other chunks of a PNG, which some decoders refuse."""
+    name = ''
+    for chunk in _chunks(content):
+        name = chunk.name
+        if not chunk.is_whole:
+            return f'its chunk {name!r} ends early'
+        if not chunk.is_intact:
+            return f'the checksum of its chunk {name!r} is wrong'
+    return None if name == 'IEND' else 'its end is missing'
+
+
+def _kind(content: bytes) -> str | None:
+    """Return the format of an image and, if Pillow reads its header, the mode."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            image = Image.open(io.BytesIO(content))
+        return f'{image.format} of mode {image.mode}'
+    except Exception:  # Pillow does not know the format, or refuses what is in the file.
+        matches = (kind for start, kind in _SIGNATURES if re.match(start, content, re.DOTALL))
+        return next(matches, None)

@@ -1,12 +1,11 @@
 """Checks that class labels and label maps match the classes; others crash in the loss."""
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
+import mmcv
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ..errors import join_first
 
@@ -31,7 +30,7 @@ def class_problem(labels: Any, num_classes: int) -> str | None:
 
 
 def label_map_problem(
-    info: Mapping[str, Any], content: bytes, num_classes: int, ignored: int
+    info: Mapping[str, Any], content: bytes, num_classes: int, ignored: int, backend: str | None
 ) -> str | None:
     """Return what is wrong with a label map that a host has loaded.
 
@@ -40,6 +39,7 @@ def label_map_problem(
         content: Content of the label map file.
         num_classes: Number of classes.
         ignored: The label that the losses ignore.
+        backend: Decoder of the host's loading step; None for mmcv's default.
 
     Returns:
         The reason and what to do, or None.
@@ -54,7 +54,7 @@ def label_map_problem(
     if labels.shape != shape:
         sizes = [f'{width}x{height}' for height, width in (labels.shape, shape)]
         return f'is {sizes[0]}, its image {sizes[1]}; {size_hint(labels.shape, shape)}'
-    largest = _largest_wide_value(content)
+    largest = _largest_wide_value(content, backend)
     if largest > 255:
         return f'has values up to {largest}, which the host wraps at 256; save it with 8 bits'
     found = np.unique(labels)
@@ -80,7 +80,9 @@ def size_hint(said: tuple[Any, ...], found: tuple[int, ...]) -> str:
     return 'annotate the image at its own size'
 
 
-def _largest_wide_value(content: bytes) -> int:
+def _largest_wide_value(content: bytes, backend: str | None) -> int:
     """Return the largest value of an image of more than 8 bits, or 0 for other images."""
-    image = Image.open(io.BytesIO(content))
-    return int(np.asarray(image).max()) if image.mode.startswith('I') else 0
+    if content.startswith(b'\xff\xd8') or (content.startswith(b'\x89PNG') and content[24] <= 8):
+        return 0
+    labels = mmcv.imfrombytes(content, flag='unchanged', backend=backend)
+    return int(labels.max()) if labels.dtype.itemsize > 1 else 0

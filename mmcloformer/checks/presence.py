@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 from ..errors import DataError
 from .coco import check_coco, leaf_datasets
+from .lists import check_lists
 
 
 def check_data(cfg: Config, splits: Sequence[str]) -> None:
@@ -18,10 +19,11 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
         splits: Which of `train`, `val` and `test` to check.
 
     Raises:
-        DataError: As `check_present` and `check_coco`.
+        DataError: As `check_present`, `check_coco` and `check_lists`.
     """
     check_present(cfg, splits)
     check_coco(cfg, splits)
+    check_lists(cfg, splits)
 
 
 def check_present(cfg: Config, splits: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """Loads one sample with its own pipeline and reports the faults that loading misses."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from mmengine import fileio
 from mmengine.dataset import BaseDataset
 
-from .image import decode, file_problem, unreadable_reason
+from .image import decode, error_text, file_problem, unreadable_reason
 from .labels import class_problem, label_map_problem, size_hint
 from .masks import polygon_problem, run_length_problem
 
@@ -16,6 +17,7 @@ def sample_problems(dataset: BaseDataset, index: int, num_classes: int | None) -
     """Read the files of a sample, load them as training does, and check the result.
 
     Only the loading steps of the pipeline are run; the others are random and detect no bad files.
+    An error while a sample is examined is a problem of this sample.
 
     Args:
         dataset: Data set of a host, not a wrapper.
@@ -26,7 +28,16 @@ def sample_problems(dataset: BaseDataset, index: int, num_classes: int | None) -
     Yields:
         Bad files, each with what is wrong and what to do.
     """
-    info = dataset.get_data_info(index)
+    name = f'sample {index}'
+    try:
+        info = dataset.get_data_info(index)
+        name = _name(info)
+        yield from _problems(dataset, info, num_classes)
+    except Exception as error:  # One sample must not end the examination of the others.
+        yield f'{name}: cannot be examined ({error_text(error)}); correct or remove it'
+
+
+def _problems(dataset: BaseDataset, info: dict[str, Any], num_classes: int | None) -> Iterator[str]:
     if num_classes and (problem := class_problem(info.get('gt_label', []), num_classes)):
         yield f'{_name(info)}: {problem}'
     steps = [step for step in dataset.pipeline.transforms if type(step).__name__.startswith('Load')]
@@ -60,10 +71,22 @@ def _read(file: str, step: Any) -> tuple[bytes, str | None]:
     try:
         content = fileio.get(file, backend_args=getattr(step, 'backend_args', None))
     except FileNotFoundError:
-        return b'', 'is missing; put it there, or take its sample out of the data set'
-    except OSError as error:
-        return b'', f'cannot be opened ({error.strerror})'
+        return b'', _missing_reason(file)
+    except Exception as error:  # Every file backend has errors of its own.
+        return b'', f'cannot be opened ({getattr(error, "strerror", None) or error_text(error)})'
     return content, file_problem(content)
+
+
+def _missing_reason(file: str) -> str:
+    if '\ufeff' in file:
+        return (
+            'is missing: its name begins with the byte-order mark of the annotation file; save '
+            'that as UTF-8 without one'
+        )
+    slashed = file.replace('\\', '/')
+    if slashed != file and os.path.exists(slashed):
+        return f'is missing, {slashed} exists: write / in place of \\ in the annotation file'
+    return 'is missing; put it there, or take its sample out of the data set'
 
 
 def _load(
@@ -85,7 +108,8 @@ def _load(
             if file:
                 yield f'{file}: {unreadable_reason(contents[file], error)}'
             else:
-                yield f'{_name(info)}: the host cannot load its annotations ({error!r}); fix them'
+                reason = f'the host cannot load its annotations ({error_text(error)}); fix them'
+                yield f'{_name(info)}: {reason}'
             return
         if problem:
             yield f'{file}: {problem}'
@@ -101,7 +125,12 @@ def _load(
         )
     if num_classes and 'gt_seg_map' in info:
         file = info['seg_map_path']
-        if problem := label_map_problem(info, contents[file], num_classes, ignored):
+        (backend,) = (
+            getattr(step, 'imdecode_backend', None)
+            for step in steps
+            if getattr(step, 'with_seg', False)
+        )
+        if problem := label_map_problem(info, contents[file], num_classes, ignored, backend):
             yield f'{file}: {problem}'
 
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+from pathlib import Path
 
 import pytest
 from mmengine.config import Config
@@ -101,6 +103,54 @@ def test_a_missing_image(cfg, rewrite, name):
     text = message(cfg)
     assert '1 of 8 images are not in' in text
     assert name.replace('2', '9') in text
+
+
+def test_paths_as_windows_writes_them(cfg, rewrite):
+    def change(content):
+        content['images'][1]['file_name'] = 'below\\2.png'
+
+    rewrite(change)
+    text = message(cfg)
+    assert 'below\\2.png; \\ separates folders only on Windows: write / in file_name' in text
+
+
+def test_a_back_slash_in_the_name_of_a_file_passes(cfg, rewrite, shapes, tmp_path):
+    folder = shutil.copytree(shapes / 'coco' / 'train2017', tmp_path / 'images')
+    (folder / '000000000002.png').rename(folder / 'below\\2.png')
+
+    def change(content):
+        content['images'][1]['file_name'] = 'below\\2.png'
+
+    rewrite(change)
+    cfg.train_dataloader.dataset.data_prefix.img = str(folder)
+    check_coco(cfg, ('train',))
+
+
+@pytest.mark.parametrize('name', [None, 7, ['a.png']])
+def test_a_file_name_that_is_no_text(cfg, rewrite, name):
+    rewrite(lambda content: content['images'][1].update(file_name=name))
+    assert "not in COCO's format: image 2: file_name is not a text" in message(cfg)
+
+
+@pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16', 'utf-32'])
+def test_a_byte_order_mark_is_named_and_the_rest_is_checked(cfg, rewrite, encoding):
+    rewrite(lambda content: content['images'][1].update(file_name='below\\2.png'))
+    file = Path(cfg.train_dataloader.dataset.ann_file)
+    content = file.read_text()
+    file.write_text(content, encoding=encoding)
+    text = message(cfg)
+    assert f'{file} (train_dataloader.dataset): ' in text
+    assert 'save it as UTF-8' in text
+    assert 'write / in file_name' in text
+
+
+def test_another_encoding(cfg, rewrite):
+    rewrite(lambda content: content.update(info='Größe'), ensure_ascii=False)
+    file = Path(cfg.train_dataloader.dataset.ann_file)
+    check_coco(cfg, ('train',))
+    file.write_text(file.read_text(), encoding='cp1252')
+    assert "not in COCO's format: it is not UTF-8" in message(cfg)
+    assert f'iconv -f WINDOWS-1252 -t UTF-8 {file}' in message(cfg)
 
 
 @pytest.mark.parametrize(('known', 'unknown'), [(1, '77'), ('one "1"', '"seventy 7"')])

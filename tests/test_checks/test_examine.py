@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 
 import pytest
@@ -149,3 +150,46 @@ def test_data_that_are_not_there(detector):
     shutil.rmtree(root / 'val2017')
     with pytest.raises(DataError, match='data not found'):
         check_dataset(cfg, workers=0)
+
+
+def test_a_byte_order_mark(detector):
+    cfg, root = detector
+    for split in ('train', 'val'):
+        file = root / 'annotations' / f'instances_{split}2017.json'
+        file.write_text(file.read_text(), encoding='utf-8-sig')
+    _, problems = check_dataset(cfg, workers=0)
+    where = [f'{root}/annotations/instances_{split}2017.json' for split in ('train', 'val')]
+    assert [problem.partition(' ')[0] for problem in problems] == where
+    assert all('begins with a byte-order mark' in problem for problem in problems)
+
+
+def test_the_list_of_a_segmentor_from_windows(shapes, tmp_path):
+    root = shutil.copytree(shapes / 'ade20k', tmp_path / 'ade20k')
+    for folder in ('images', 'annotations'):
+        below = root / folder / 'training' / 'below'
+        below.mkdir()
+        next(iter(sorted((root / folder / 'training').glob('*.*')))).rename(
+            below / f'1.{"jpg" if folder == "images" else "png"}'
+        )
+    (root / 'list.txt').write_text('below\\1\r\n', encoding='utf-8-sig')
+    cfg = config('demo/semantic-fpn_cloformer_xxs_shapes', root)
+    cfg.val_dataloader = cfg.test_dataloader = None
+    cfg.train_dataloader.dataset.ann_file = 'list.txt'
+    _, problems = check_dataset(cfg, workers=0)
+    assert 'list.txt (train_dataloader.dataset.ann_file): begins with a byte-order' in problems[0]
+    assert '1 paths have back-slashes' in problems[1]
+    (root / 'list.txt').write_text('below\\1\r\n')
+    _, problems = check_dataset(cfg, workers=0)
+    assert '1 paths have back-slashes, the first is below\\1; write slashes' in problems[0]
+    assert f'is missing, {root}/images/training/below/1.jpg exists: write /' in problems[1]
+    (root / 'list.txt').write_text('below/1\r\n')
+    assert check_dataset(cfg, workers=0).problems == []
+
+
+def test_a_worker_that_is_killed(detector, monkeypatch):
+    """By the system, for want of memory."""
+    monkeypatch.setattr(
+        'mmcloformer.checks.examine.sample_problems', lambda *_: os.kill(os.getpid(), 9)
+    )
+    with pytest.raises(DataError, match='want of memory; --workers 1 needs the least'):
+        check_dataset(detector[0], workers=1)
