@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..checkpoint.reading import read_checkpoint
 from ..errors import CheckpointError
+from .older_run import OlderRun
 
 
 @HOOKS.register_module()
@@ -27,8 +28,9 @@ class AtomicCheckpointHook(CheckpointHook):
     The host writes a checkpoint in place, after removing the one that `max_keep_ckpts` or
     `save_best` no longer keeps: a process that is killed in between, or a full disk, loses both.
     Here a checkpoint is written under a name in `.part`, flushed to disk and renamed, and the
-    outdated ones are removed afterwards, so the disk needs room for one more checkpoint. Remote
-    folders are left to the host. The arguments are the host's.
+    outdated ones are removed afterwards, so the disk needs room for one more checkpoint. Those of
+    an older run that is not resumed are moved aside (`OlderRun`). Remote folders are left to the
+    host. The arguments are the host's.
     """
 
     file_backend: Any
@@ -38,7 +40,8 @@ class AtomicCheckpointHook(CheckpointHook):
         """Set up the folder; have `_AtomicSaver` do the removals of a local one."""
         super().before_train(runner)
         if isinstance(self.file_backend, LocalBackend):
-            self._saver = _AtomicSaver(runner)
+            older = OlderRun(runner, Path(self.out_dir), self.filename_tmpl)
+            self._saver = _AtomicSaver(runner, older)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Note the size of the checkpoint, for the message about a full disk."""
@@ -109,10 +112,12 @@ class _AtomicSaver:
 
     Args:
         runner: The Runner; all other attributes are read from it.
+        older: Checkpoints in the way, moved before the first one is put in its place.
     """
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, older: OlderRun | None = None) -> None:
         self.runner = runner
+        self.older = older
         self.outdated: dict[Path, tuple[int, ...]] = {}
         self.size = 0
 
@@ -136,14 +141,18 @@ class _AtomicSaver:
             if not is_main_process():
                 return
             _flush(partial)
+            if self.older is not None:
+                self.older.move()
             if path.is_dir():
                 shutil.rmtree(path)
             partial.replace(path)
         except OSError as error:
             raise self._give_up(path, partial, error) from error
         for old, identity in self.outdated.items():
-            # Never a file that was created anew in the meantime.
-            if os.path.lexists(old) and _identity(old) == identity:
+            # Never a file that was created anew in the meantime, nor one in another folder: the
+            # best checkpoint of the run that this one was resumed from.
+            own = old.parent.resolve() == path.parent.resolve()
+            if own and os.path.lexists(old) and _identity(old) == identity:
                 _remove(old)
         self.outdated.clear()
 

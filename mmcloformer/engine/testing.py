@@ -2,14 +2,22 @@
 
 import os
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+
+# The visualization hook of each host, and the class that takes its place.
+_VISUALIZATION = {
+    'mmdet': ('DetVisualizationHook', 'DetFoldersVisualizationHook'),
+    'mmpretrain': ('VisualizationHook', 'ClsFoldersVisualizationHook'),
+    'mmseg': ('SegVisualizationHook', 'SegFoldersVisualizationHook'),
+}
 
 
 @HOOKS.register_module()
@@ -67,21 +75,36 @@ def build_dump_metric(scope: str, path: str) -> DumpResults:
 
 
 def draw_predictions(cfg: Config, folder: str) -> None:
-    """Turn on the host's visualization hook for every image of the test.
+    """Turn on the visualization hook for every image of the test.
+
+    The host's hook is replaced by one that keeps the sub-folders of the images (`drawing`). A hook
+    of another class draws as its own code says.
 
     Args:
         cfg: Config of a test, changed in place.
         folder: Folder for the pictures; a relative one is put into the folder of the run, as
             mmdet does.
     """
-    hook = cfg.default_hooks.visualization
-    if cfg.default_scope == 'mmdet':
+    scope = cfg.default_scope
+    host, replacement = _VISUALIZATION[scope]
+    if cfg.get('default_hooks') is None:
+        cfg.default_hooks = ConfigDict()
+    hook = cfg.default_hooks.get('visualization') or ConfigDict(type=host)
+    cfg.default_hooks.visualization = hook
+    is_hosts = getattr(hook.type, '__name__', hook.type).rpartition('.')[2] == host
+    if is_hosts:
+        import_module(f'.drawing.{scope}', __package__)  # Registers the replacement.
+        hook.type = replacement
+    if scope == 'mmdet':
         hook.update(draw=True, test_out_dir=folder)
         return
-    if cfg.default_scope == 'mmpretrain':
+    if scope == 'mmpretrain':
         hook.update(enable=True, interval=1)
         cfg.custom_hooks.append(dict(type='BgrToRgbHook', priority='HIGH'))
     else:
         hook.update(draw=True, interval=1)
-    images = os.path.join(os.pardir, folder)  # Relative to the run's vis_data folder.
-    cfg.visualizer.vis_backends = [dict(type='LocalVisBackend', img_save_dir=images)]
+    if is_hosts:
+        hook.out_dir = folder
+    else:
+        images = os.path.join(os.pardir, folder)  # Relative to the run's vis_data folder.
+        cfg.visualizer.vis_backends = [dict(type='LocalVisBackend', img_save_dir=images)]
