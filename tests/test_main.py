@@ -1,0 +1,155 @@
+"""`python -m mmcloformer`, with the tools of the hosts in processes of their own."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmcloformer.__main__ import find_script, main
+from mmcloformer.apis.config import build_model
+from mmcloformer.errors import UserError
+from tests.conftest import ROOT
+
+DETECTOR, SEGMENTOR, CLASSIFIER = (
+    'retinanet_cloformer_xxs_shapes',
+    'semantic-fpn_cloformer_xxs_shapes',
+    'cloformer_xxs_shapes',
+)
+CONFIG = """
+_base_ = '{root}/configs/demo/{name}.py'
+train_dataloader = dict(
+    num_workers=0, persistent_workers=False, dataset=dict(data_root='{data}/', indices=2)
+)
+test_dataloader = dict(
+    num_workers=0, persistent_workers=False, dataset=dict(data_root='{data}/', indices=2)
+)
+val_dataloader = val_cfg = val_evaluator = None
+work_dir = 'work'
+"""
+
+
+def run(*args, cwd, code=0):
+    done = subprocess.run(
+        [sys.executable, '-m', 'mmcloformer', *map(str, args)],
+        cwd=cwd,
+        env=os.environ | dict(PYTHONPATH=str(ROOT), OMP_WAIT_POLICY='PASSIVE'),
+        capture_output=True,
+        text=True,
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == code, output[-3000:]
+    return output
+
+
+@pytest.fixture(scope='module')
+def prepare(shapes, tmp_path_factory):
+    """Return a function that writes the config of a demo and the weights of its model."""
+
+    def prepare(name, layout, more=''):
+        folder = tmp_path_factory.mktemp(name)
+        text = CONFIG.format(root=ROOT, name=name, data=shapes / layout)
+        (folder / 'config.py').write_text(text + more.format(data=shapes / layout))
+        model = build_model(Config.fromfile(folder / 'config.py'))
+        torch.save(dict(state_dict=model.state_dict()), folder / 'weights.pth')
+        return folder
+
+    return prepare
+
+
+def test_mmdets_tools(prepare):
+    """The three of which the second reads no checkpoint, and the third what the first writes."""
+    folder = prepare(
+        DETECTOR,
+        'coco',
+        "test_evaluator = dict(ann_file='{data}/annotations/instances_val2017.json')\n"
+        'model = dict(test_cfg=dict(score_thr=0.0))\n',
+    )
+    output = run('mmdet::test.py', 'config.py', 'weights.pth', '--out', 'out.pkl', cwd=folder)
+    assert 'coco/bbox_mAP:' in output
+    run(
+        'mmdet::analysis_tools/browse_dataset.py', 'config.py', '--not-show', '--output-dir',
+        'pictures', cwd=folder,
+    )  # fmt: skip
+    assert len(list((folder / 'pictures').iterdir())) == 2
+    run(
+        find_script('mmdet::analysis_tools/confusion_matrix.py'), 'config.py', 'out.pkl', 'matrix',
+        cwd=folder,
+    )  # fmt: skip
+    assert (folder / 'matrix' / 'confusion_matrix.png').stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_a_tool_of_mmseg(prepare):
+    folder = prepare(SEGMENTOR, 'ade20k')
+    output = run('mmseg::test.py', 'config.py', 'weights.pth', cwd=folder)
+    assert 'mIoU:' in output
+
+
+@pytest.mark.slow
+def test_a_tool_of_mmpretrain(prepare):
+    folder = prepare(CLASSIFIER, 'imagenet')
+    output = run('mmpretrain::test.py', 'config.py', 'weights.pth', cwd=folder)
+    assert 'accuracy/top1:' in output
+
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from beside import NAME
+found = [__name__, *sys.argv, sys.path[0], NAME, sys.modules['__main__'].__file__]
+Path(sys.argv[1]).write_text(json.dumps(found))
+sys.exit(int(sys.argv[-1]))
+"""
+
+
+@pytest.mark.parametrize('code', [0, 3])
+def test_a_script_runs_as_python_runs_it(code, tmp_path, monkeypatch):
+    script, out = tmp_path / 'script.py', tmp_path / 'out.json'
+    script.write_text(SCRIPT)
+    (tmp_path / 'beside.py').write_text('NAME = "beside"')
+    monkeypatch.setattr(sys, 'path', ['somewhere', *sys.path])
+    monkeypatch.delitem(sys.modules, 'beside', raising=False)
+    arguments = [str(out), '--help', '--out', 'a b', str(code)]
+    monkeypatch.setattr(sys, 'argv', ['__main__.py', str(script), *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == code
+    expected = ['__main__', str(script), *arguments, str(tmp_path), 'beside', str(script)]
+    assert json.loads(out.read_text()) == expected
+
+
+def test_an_error_of_ours_in_a_script_is_one_line(tmp_path, monkeypatch):
+    script = tmp_path / 'script.py'
+    script.write_text('from mmcloformer.errors import DataError\nraise DataError("why")')
+    monkeypatch.setattr(sys, 'path', [*sys.path])
+    monkeypatch.setattr(sys, 'argv', ['__main__.py', str(script)])
+    with pytest.raises(SystemExit, match='error: why'):
+        main()
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('absent.py', 'absent.py is not a Python file; give a path, or PACKAGE::TOOL'),
+        ('.', r'\. is not a Python file'),
+        ('tools/dist_train.sh', 'dist_train.sh is not a Python file'),
+        ('mmdet::confusion_matrix.py', 'use mmdet::analysis_tools/confusion_matrix.py'),
+        ('mmdet::absent.py', r'mmdet has no tool absent\.py; use one of .*test\.py'),
+        ('absent::test.py', 'no package absent with tools'),
+        ('mmdet/::test.py', 'no package mmdet/ with tools'),
+        ('json::tool.py', 'no package json with tools'),
+        ('::test.py', 'no package  with tools'),
+    ],
+)
+def test_scripts_that_are_not_there(name, message, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError, match=message):
+        find_script(name)
+
+
+def test_our_own_tools_have_the_short_form_too():
+    assert find_script('mmcloformer::misc/check_dataset.py').is_file()
