@@ -11,9 +11,9 @@ from contextlib import suppress
 from typing import NoReturn
 
 import torch.distributed as dist
-from mmengine.config import DictAction
 
 from ..errors import UserError
+from .options import OptionsAction
 
 
 def base_parser(description: str) -> argparse.ArgumentParser:
@@ -34,8 +34,9 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
-        help='override config fields: key=value, nested as a.b.c=value, lists as key="[a,b]"',
+        action=OptionsAction,
+        help='override config fields: key=value, nested as a.b.c=value, lists as key="[a,b]"; '
+        'inner quotes protect commas: key="[\'a, b\',c]"',
     )
 
 

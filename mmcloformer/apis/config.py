@@ -1,6 +1,8 @@
 """Reading configs and building their models without a Runner."""
 
 import copy
+import os
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -11,19 +13,20 @@ from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 
 from ..errors import ConfigError
+from .option_keys import apply_options
 
 SCOPES = ('mmdet', 'mmseg', 'mmpretrain')
 
 
 def read_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
-    """Read a config.
+    """Read a config; print warnings about options that may be without effect.
 
     Args:
         path: A file, or a host's own config such as `'mmdet::retinanet/...'`.
         options: Fields to override, as from `--cfg-options`.
 
     Raises:
-        ConfigError: If the file does not exist.
+        ConfigError: If the file does not exist, or as `apply_options`.
     """
     if '::' in str(path):
         cfg = Config.fromstring(f'_base_ = {str(path)!r}', '.py')
@@ -31,7 +34,9 @@ def read_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
         cfg = Config.fromfile(path)
     else:
         raise ConfigError(f'config {path} does not exist')
-    cfg.merge_from_dict(dict(options or {}))
+    for warning in apply_options(cfg, options or {}):
+        if os.environ.get('RANK', '0') == '0':
+            print(f'warning: {warning}', file=sys.stderr)
     return cfg
 
 

@@ -1,0 +1,104 @@
+import pytest
+
+from mmcloformer.apis.config import read_config
+from mmcloformer.apis.option_keys import apply_options
+from mmcloformer.errors import ConfigError
+from tests.conftest import ROOT
+
+CONFIG = ROOT / 'configs/demo/retinanet_cloformer_xxs_shapes.py'
+
+
+@pytest.fixture
+def cfg():
+    return read_config(CONFIG)
+
+
+@pytest.mark.parametrize(
+    ('key', 'meant'),
+    [
+        ('train_dataloder.batch_size', 'train_dataloader.batch_size'),
+        ('train_dataset.batch_size', 'train_dataloader.batch_size'),
+        ('load_form', 'load_from'),
+        ('workdir', 'work_dir'),
+        ('experiment_nane', 'experiment_name'),
+        ('optimizer.lr', 'optim_wrapper.optimizer.lr'),
+        ('optimzer.lr', 'optim_wrapper.optimizer.lr'),
+        ('backbone.arch', 'model.backbone.arch'),
+    ],
+)
+def test_a_misspelt_or_misplaced_field_is_refused(cfg, key, meant):
+    before = cfg.pretty_text
+    with pytest.raises(ConfigError, match=f'did you mean {meant}\\?'):
+        apply_options(cfg, {key: 1})
+    assert cfg.pretty_text == before
+
+
+@pytest.mark.parametrize(
+    'key',
+    [
+        'load_from', 'resume', 'experiment_name', 'auto_scale_lr.enable', 'launcher', 'compile',
+        'randomness.seed', 'find_unused_parameters', 'efficient_conv_bn_eval', 'tta_model.type',
+        'activation_checkpointing', 'sync_bn', 'runner_type', 'visualizer.name', 'work_dir',
+        'custom_hooks', 'env_cfg.cudnn_benchmark', 'data_preprocessor.mean', 'model.new',
+        'train_dataloader.dataset.pipeline.0.color_type', 'param_scheduler.0.new',
+    ],
+)  # fmt: skip
+def test_what_a_host_reads_passes_silently(cfg, key):
+    assert apply_options(cfg, {key: 1}) == []
+
+
+def test_other_new_fields_are_told(cfg):
+    (warning,) = apply_options(cfg, {'my_note': 'a b'})
+    assert warning.endswith(
+        "neither this config nor a host has a field 'my_note', so it has no effect"
+    )
+    assert cfg.my_note == 'a b'
+    (warning,) = apply_options(cfg, {'batch_size': 4})
+    assert warning.endswith('did you mean train_dataloader.batch_size?')
+    cfg.runner_type = 'RunnerOfAnotherPackage'
+    (warning,) = apply_options(cfg, {'train_dataloder.batch_size': 1})
+    assert warning.endswith('did you mean train_dataloader.batch_size?')
+
+
+def test_a_variable_that_other_fields_were_made_of(cfg):
+    (warning,) = apply_options(cfg, {'data_root': '/data/own/'})
+    for field in ('train_dataloader.dataset.data_root', 'val_evaluator.ann_file'):
+        assert field in warning
+    # Not if they are set too.
+    options = {'data_root': '/data/new/'}
+    for field in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        options[f'{field}.dataset.data_root'] = '/data/new/'
+    for field in ('val_evaluator', 'test_evaluator'):
+        options[f'{field}.ann_file'] = '/data/new/val.json'
+    cfg = read_config(CONFIG)
+    assert apply_options(cfg, options) == []
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        ({'param_scheduler.7.end': 1}, "is a list of .*'7' is no index"),
+        ({'param_scheduler.end': 1}, "param_scheduler is a list of .*'end' is no index"),
+        ({'train_cfg.max_epochs.x': 1}, 'train_cfg.max_epochs is .* no group of fields'),
+        (
+            {'train_dataloader.dataset.pipeline.0': 1},
+            r'set train_dataloader.dataset.pipeline="\[...\]"',
+        ),
+        ({'new': 1, 'new.a': 2}, 'new, new.a contradict each other'),
+    ],
+)
+def test_an_option_that_does_not_fit(cfg, options, words):
+    with pytest.raises(ConfigError, match=words):
+        apply_options(cfg, options)
+
+
+def test_the_tools_say_it(tool_error, tool_main, capsys, tmp_path):
+    args = ('check_dataset.py', CONFIG, '--cfg-options')
+    assert 'did you mean train_dataloader' in tool_error(*args, 'train_dataloder.batch_size=1')
+    assert 'not of the form key=value' in tool_error(*args, 'work_dir=My', 'Drive')
+    assert 'My Drive/coco' in tool_error(
+        *args, f'train_dataloader.dataset.data_root={tmp_path}/My Drive/coco'
+    )
+    assert capsys.readouterr().err.count('warning: ') == 0
+    tool_error(*args, 'note=1')
+    assert 'warning: --cfg-options note: neither' in capsys.readouterr().err
