@@ -25,6 +25,11 @@ class Toy(BaseModel):
 def toy_runner(work_dir, *, model=None, lr=0.1, epochs=1, checkpoint=None, **settings):
     """Two iterations an epoch."""
     data = [dict(inputs=torch.ones(4) * (i + 1), target=torch.ones(4)) for i in range(4)]
+    settings = {
+        'train_cfg': dict(by_epoch=True, max_epochs=epochs),
+        'optim_wrapper': dict(optimizer=dict(type='SGD', lr=lr)),
+        **settings,
+    }
     return Runner(
         model=model or Toy(),
         work_dir=str(work_dir),
@@ -34,8 +39,6 @@ def toy_runner(work_dir, *, model=None, lr=0.1, epochs=1, checkpoint=None, **set
             sampler=dict(type='DefaultSampler', shuffle=True),
             collate_fn=dict(type='default_collate'),
         ),
-        train_cfg=dict(by_epoch=True, max_epochs=epochs),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=lr)),
         default_hooks=dict(
             checkpoint={'type': 'CheckpointHook', 'interval': 1, **(checkpoint or {})}
         ),

@@ -6,10 +6,10 @@ from mmengine.device import get_device
 from mmcloformer.apis.cli import base_parser, exit_on_user_error
 from mmcloformer.apis.runner import (
     build_runner,
+    guard_resuming,
     guard_training,
     load_config,
     match_checkpoint_keys,
-    require_whole_checkpoint,
 )
 from mmcloformer.checks.hint import suggest_data_check
 from mmcloformer.checks.presence import check_data
@@ -51,7 +51,7 @@ def main() -> None:
         note = resume_from_last_whole(cfg)
     match_checkpoint_keys(cfg)
     if cfg.get('resume'):
-        require_whole_checkpoint(cfg)
+        guard_resuming(cfg)
     check_data(cfg, ('train', 'val'))
     guard_training(cfg)
     runner = build_runner(cfg)

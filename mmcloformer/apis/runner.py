@@ -60,6 +60,16 @@ def require_whole_checkpoint(cfg: Config) -> None:
     _add_hooks(cfg, 'WholeCheckpointHook')
 
 
+def guard_resuming(cfg: Config) -> None:
+    """Make the Runner refuse to resume from weights alone or from those of another model.
+
+    It also warns about fields of the config that resuming overrides, and tells if a run is
+    finished.
+    """
+    require_whole_checkpoint(cfg)
+    _add_hooks(cfg, 'ResumeHook', 'ScheduleStateHook')
+
+
 def write_metrics_once(cfg: Config) -> None:
     """Let only the main process write a test's metrics, if the logger hook is the host's own."""
     _replace_default_hook(cfg, 'logger', LoggerHook, 'OneWriterLoggerHook')

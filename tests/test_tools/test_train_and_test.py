@@ -160,7 +160,7 @@ def test_bad_checkpoints(tool_error, options, trained, tmp_path):
         ('test.py', [other], 'not of this config'),
         ('test.py', [tmp_path / 'absent.pth'], 'does not exist'),
         ('train.py', ['--resume', damaged], 'damaged'),
-        ('train.py', ['--resume', other], 'not of this config'),
+        ('train.py', ['--resume', other], 'holds weights, but not all that resuming needs'),
     ):
         assert word in tool_error(tool, DEMO, *checkpoint, *arguments)
 
