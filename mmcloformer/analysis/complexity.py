@@ -12,7 +12,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from ..apis.config import build_model
+from ..apis.config import build_model, image_channels
 from ..errors import ConfigError
 
 # Height and width in pixels for which costs are published, by host.
@@ -102,7 +102,7 @@ def measure(cfg: Config, shape: tuple[int, int] | None = None) -> Complexity:
     scope = cfg.default_scope
     shape = shape or DEFAULT_SHAPES[scope]
     regions = _watch_regions(model)
-    image = torch.zeros(3, *shape, dtype=torch.uint8)
+    image = torch.zeros(image_channels(cfg), *shape, dtype=torch.uint8)
     meta = dict(img_shape=shape, ori_shape=shape, pad_shape=shape, scale_factor=(1.0, 1.0))
     data = dict(inputs=[image], data_samples=[BaseDataElement(metainfo=meta)])
     batch = model.data_preprocessor(data, training=False)

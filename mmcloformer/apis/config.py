@@ -12,6 +12,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 
+from ..checks.channels import backbone_channels, check_channels
 from ..errors import ConfigError
 from .option_keys import apply_options
 
@@ -47,7 +48,8 @@ def build_model(cfg: Config) -> BaseModel:
         cfg: Config of one of the three hosts, not changed; its scope becomes the default scope.
 
     Raises:
-        ConfigError: If the config has no model or its `default_scope` is not one of the hosts.
+        ConfigError: If the config has no model, its `default_scope` is not one of the hosts, or
+            normalisation and backbone have other numbers of channels.
     """
     scope = cfg.get('default_scope')
     if 'model' not in cfg or scope not in SCOPES:
@@ -55,6 +57,7 @@ def build_model(cfg: Config) -> BaseModel:
             f'the config needs a model and a default_scope, one of {", ".join(SCOPES)}; '
             f'default_scope is {scope}'
         )
+    check_channels(cfg, ())
     init_default_scope(scope)
     settings = copy.deepcopy(cfg.model)
     if preprocessor := preprocessor_of(cfg):
@@ -67,3 +70,32 @@ def build_model(cfg: Config) -> BaseModel:
 def preprocessor_of(cfg: Config) -> ConfigDict:
     """Return the config of the data preprocessor, which mmpretrain keeps outside `model`."""
     return cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or ConfigDict()
+
+
+def image_channels(cfg: Config) -> int:
+    """Return the number of channels of the images that the backbone takes.
+
+    Args:
+        cfg: The whole config, of any backbone.
+    """
+    backbone = cfg.model.get('backbone')
+    given = backbone.get('in_channels') if isinstance(backbone, dict) else None
+    return backbone_channels(cfg) or (given if isinstance(given, int) else 3)
+
+
+def image_color(cfg: Config) -> str | None:
+    """Return the `color_type` with which the test pipeline loads images.
+
+    Args:
+        cfg: The whole config.
+
+    Returns:
+        A name that mmcv knows, or None if the images are not loaded by `LoadImageFromFile` with
+        OpenCV or Pillow.
+    """
+    loader = cfg.test_dataloader.dataset.pipeline[0]
+    backend = loader.get('imdecode_backend', 'cv2')
+    name = loader.type if isinstance(loader.type, str) else loader.type.__name__
+    if name.rpartition('.')[2] != 'LoadImageFromFile' or backend not in ('cv2', 'pillow'):
+        return None
+    return loader.get('color_type', 'color')

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from ..checks.channels import check_channels
 from ..checks.image import decode, error_text, file_problem, unreadable_reason
 from ..engine.loading import check_whole_model, unwrap_model
 from ..errors import DataError, UserError
+from .config import image_color
 
 SUFFIXES = {'.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'}
 # Smaller than the coarsest stride, or narrowed to less by a resize that keeps the ratio.
@@ -63,6 +65,7 @@ def build_predictor(cfg: Config, checkpoint: str) -> Predictor:
 
     Raises:
         CheckpointError: If it cannot be read, is untrusted, or is for another model.
+        ConfigError: As `check_channels`.
         UserError: If the config's `default_scope` is not one of the hosts.
     """
     scope = cfg.get('default_scope')
@@ -70,6 +73,7 @@ def build_predictor(cfg: Config, checkpoint: str) -> Predictor:
         raise UserError(
             f'default_scope={scope!r} of the config is unknown; use one of {sorted(_PREDICTORS)}'
         )
+    check_channels(cfg, ('test',))
     init_default_scope(scope)
     return _PREDICTORS[scope](cfg, checkpoint)
 
@@ -222,13 +226,17 @@ def _segmentor(cfg: Config, checkpoint: str) -> Predictor:
 def _classifier(cfg: Config, checkpoint: str) -> Predictor:
     from mmpretrain import ImageClassificationInferencer
 
+    # The inferencer itself loads all images in colour.
+    color = image_color(cfg)
+    backend = cfg.test_dataloader.dataset.pipeline[0].get('imdecode_backend') if color else None
     inferencer = ImageClassificationInferencer(cfg, checkpoint, get_device())
     _load_whole(inferencer.model, checkpoint)
     size = {k: v for k, v in _drawing(cfg).items() if k in ('resize', 'rescale_factor')}
 
     def predict(path: Path) -> Prediction:
         # Step by step, since calling it shows a progress bar. It draws only into a folder.
-        samples = inferencer.forward(next(inferencer.preprocess([str(path)])))
+        image = mmcv.imread(str(path), flag=color or 'color', backend=backend)
+        samples = inferencer.forward(next(inferencer.preprocess([image])))
         with tempfile.TemporaryDirectory() as folder:
             picture = inferencer.visualize([str(path)], samples, show_dir=folder, **size)[0]
         result = inferencer.postprocess(samples, None)[0]

@@ -10,7 +10,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..apis.config import build_model, read_config
+from ..apis.config import build_model, image_channels, read_config
 from ..models import CloFormer
 from ..models.deploy import switch_to_deploy
 
@@ -136,8 +136,9 @@ def config_step(path: str, setting: Setting) -> Step:
     model: Any = build_model(cfg).to(setting.device).train(setting.training)
     if not setting.training and isinstance(model.backbone, CloFormer):
         switch_to_deploy(model)
+    shape = (setting.batch, image_channels(cfg), *setting.size)
     data: dict[str, Any] = dict(
-        inputs=list(torch.randint(0, 256, (setting.batch, 3, *setting.size), dtype=torch.uint8)),
+        inputs=list(torch.randint(0, 256, shape, dtype=torch.uint8)),
         data_samples=[_sample(scope, setting.size) for _ in range(setting.batch)],
     )
     if scope == 'mmpretrain':

@@ -5,7 +5,12 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from ..models.loading import describe_differences, get_state_dict, strip_wrapper_prefixes
+from ..models.loading import (
+    channel_advice,
+    describe_differences,
+    get_state_dict,
+    strip_wrapper_prefixes,
+)
 from .reading import read_checkpoint
 
 
@@ -22,9 +27,10 @@ def check_whole_state(model: nn.Module, state_dict: Mapping[str, Tensor]) -> Non
     own = {strip_wrapper_prefixes(key): value for key, value in model.state_dict().items()}
     given = {strip_wrapper_prefixes(key): value for key, value in state_dict.items()}
     if problems := describe_differences(own, given):
+        advice = channel_advice(own, given) or 'Use the config it was trained with.'
         raise CheckpointError(
             f'the checkpoint is not of this config: the model has {len(own)} tensors, the '
-            f'checkpoint {len(given)}; {"; ".join(problems)}. Use the config it was trained with.'
+            f'checkpoint {len(given)}; {"; ".join(problems)}. {advice}'
         )
 
 

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import ConfigError, DataError
 from .annotations import annotation_problems, evaluator_problems
+from .channels import channel_problems
 from .coco import class_numbers, dataset_problems, leaf_datasets
 from .lists import list_problems
 from .presence import check_present
@@ -66,7 +67,7 @@ def check_dataset(cfg: Config, workers: int) -> Findings:
     check_present(cfg, tuple(datasets))
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     samples: dict[str, int] = {}
-    problems: list[str] = []
+    problems = [*channel_problems(cfg, tuple(datasets))]
     for split, dataset in datasets.items():
         problems += _split_problems(cfg, split, dataset, workers, samples)
     return Findings(samples, list(dict.fromkeys(problems)))

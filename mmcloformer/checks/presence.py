@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import Config
 
 from ..errors import DataError
+from .channels import check_channels
 from .coco import check_coco, leaf_datasets
 from .lists import check_lists
 
@@ -19,9 +20,11 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
         splits: Which of `train`, `val` and `test` to check.
 
     Raises:
+        ConfigError: As `check_channels`.
         DataError: As `check_present`, `check_coco` and `check_lists`.
     """
     check_present(cfg, splits)
+    check_channels(cfg, splits)
     check_coco(cfg, splits)
     check_lists(cfg, splits)
 

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..models import CloFormer
 
 
 class ExportError(UserError):
@@ -12,7 +13,7 @@ class ExportError(UserError):
 
 
 class Graph(nn.Module):
-    """Wraps a model so that it maps normalised images `(N, 3, H, W)` to final results.
+    """Wraps a model so that it maps normalised images `(N, C, H, W)` to final results.
 
     Images and results are float32 (labels are int64), whatever the precision of the weights.
     The `predict` methods of mmdet, mmseg and mmpretrain build Python objects and loop over
@@ -24,6 +25,7 @@ class Graph(nn.Module):
 
     Attributes:
         task: Name of the task.
+        in_channels: Number of channels of the images.
         outputs: Names of the results, in order.
         batched: Whether N may be greater than 1.
     """
@@ -35,6 +37,8 @@ class Graph(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model: Any = model
+        backbones = (each for each in model.modules() if isinstance(each, CloFormer))
+        self.in_channels = next((each.in_channels for each in backbones), 3)
 
     def cast(self, images: Tensor) -> Tensor:
         """Convert images to the data type of the weights."""

@@ -9,7 +9,7 @@ from mmengine.registry import DATASETS
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from ..apis.config import build_model, preprocessor_of
+from ..apis.config import build_model, image_color, preprocessor_of
 from ..checkpoint import check_whole_state, get_state_dict
 from .graphs import ExportError, Graph
 
@@ -61,7 +61,8 @@ def describe(
         shape: Height and width of the input, or None if they are free.
 
     Returns:
-        `task`; `classes`; `channels`, the channel order; `mean` and `std` of the normalisation;
+        `task`; `classes`; `color_type`, how mmcv reads images (None with a loader of another kind);
+        `channels`, the channel order; `mean` and `std` of the normalisation, 0 and 1 without;
         `steps`, the resizing and cropping before it, with the names and arguments of mmcv and
         mmpretrain, or `Fit`, which scales the image to fit into the fixed input and pads it with
         zeros on the right and at the bottom after normalisation; `divisor`, to a multiple of
@@ -75,12 +76,16 @@ def describe(
     if shape and graph.task != 'classification':
         steps = [dict(type='Fit', shape=shape, interpolation='bilinear', backend='cv2')]
     to_rgb = preprocessor.get('bgr_to_rgb') or preprocessor.get('to_rgb')
+    color = image_color(cfg)
+    has_color = graph.in_channels == 3 and not (color or '').startswith('grayscale')
     return dict(
         task=graph.task,
         classes=classes,
-        channels='RGB' if to_rgb else 'BGR',
-        mean=preprocessor.mean,
-        std=preprocessor.std,
+        color_type=color,
+        # The hosts convert images of three channels only.
+        channels='RGB' if to_rgb and has_color else 'BGR' if has_color else 'as loaded',
+        mean=preprocessor.get('mean') or [0.0],
+        std=preprocessor.get('std') or [1.0],
         steps=steps,
         divisor=preprocessor.get('pad_size_divisor', 1),
     )

@@ -70,7 +70,8 @@ def export_onnx(
     free = torch.export.Dim.DYNAMIC
     axes = {2: free, 3: free} | ({0: free} if graph.batched else {})
     # torch.export treats an axis of length 1 in the example as fixed.
-    images = torch.zeros(2 if dynamic and graph.batched else 1, 3, *shape)
+    batch = 2 if dynamic and graph.batched else 1
+    images = torch.zeros(batch, graph.in_channels, *shape)
     with torch.no_grad(), warnings.catch_warnings():
         # torchvision uses functions that torch has deprecated.
         warnings.simplefilter('ignore', FutureWarning)

@@ -82,6 +82,7 @@ class CloFormer(DeployMixin, BaseModule):
         rate = settings.drop_path_rate
         if drop_path_rate is not None:
             rate = check_rate('drop_path_rate', drop_path_rate)
+        self.in_channels = in_channels
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.deployed = False
@@ -165,7 +166,17 @@ class CloFormer(DeployMixin, BaseModule):
         Returns:
             One map `(N, out_channels[i], ceil(H / out_strides[i]), ceil(W / out_strides[i]))` per
             entry of `out_indices`.
+
+        Raises:
+            ConfigError: If the images have another number of channels.
         """
+        if x.shape[1] != self.in_channels:
+            raise ConfigError(
+                f'images of {x.shape[1]} channels reach a CloFormer with '
+                f'in_channels={self.in_channels}: set in_channels={x.shape[1]} in the backbone, or '
+                f'load images of {self.in_channels} channels (color_type of LoadImageFromFile, '
+                f'mean and std of data_preprocessor)'
+            )
         # oneDNN's convolutions and the attention are fastest in channels_last. On a GPU the best
         # layout depends on the precision, so the caller chooses. With one channel both layouts
         # are contiguous; stride(1) == 1 identifies channels_last.

@@ -161,6 +161,33 @@ def describe_differences(
     ]
 
 
+def channel_advice(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str | None:
+    """Say how to adapt weights for images of another number of channels.
+
+    Args:
+        own: State dict of a CloFormer, or of a model around one.
+        given: State dict to load, with the same keys.
+
+    Returns:
+        The advice, or None if the numbers of channels are equal or not known.
+    """
+    for key in own.keys() & given.keys():
+        if not f'.{key}'.endswith(f'.{_STEM_INPUT}'):
+            continue
+        wanted, found = own[key].shape, given[key].shape
+        if wanted[0] == found[0] and wanted[1] != found[1]:
+            change = 'weight.sum(1, keepdim=True)'
+            if wanted[1] > 1:
+                factor = f' * {found[1]} / {wanted[1]}'
+                change = f'weight.mean(1, keepdim=True).repeat(1, {wanted[1]}, 1, 1){factor}'
+            return (
+                f'The checkpoint is for images of {found[1]} channels, and in_channels is '
+                f'{wanted[1]}: set in_channels={found[1]}, or adapt {key} in the checkpoint '
+                f'first, for example by weight = {change}.'
+            )
+    return None
+
+
 def find_prefixes(keys: Iterable[str]) -> set[str]:
     """Return the prefixes of all CloFormers in a state dict, without those of wrappers."""
     plain = (strip_wrapper_prefixes(key) for key in keys)
@@ -209,15 +236,7 @@ def _log_loaded(module: nn.Module, own: Mapping[str, Tensor], given: Mapping[str
 
 
 def _advice(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    if _STEM_INPUT in own and _STEM_INPUT in given:
-        wanted, found = own[_STEM_INPUT].shape, given[_STEM_INPUT].shape
-        if wanted[0] == found[0] and wanted[1] != found[1]:
-            return (
-                f'The checkpoint is for images of {found[1]} channels, and in_channels is '
-                f'{wanted[1]}: set in_channels={found[1]}, or adapt {_STEM_INPUT} in the '
-                f'checkpoint first, for example to one channel by weight.sum(1, keepdim=True).'
-            )
-    return (
+    return channel_advice(own, given) or (
         'Check arch, in_channels and norm_cfg; convert weights in the format of the released code '
         'with tools/model_converters/convert_checkpoint.py first.'
     )

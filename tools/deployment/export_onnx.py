@@ -12,11 +12,12 @@ from pathlib import Path
 
 import onnxruntime
 from mmengine.config import Config
+from PIL import Image
 
 import mmcloformer  # before mmdet, mmseg and mmpretrain: it may install the mmcv operators
 from mmcloformer.analysis.complexity import DEFAULT_SHAPES
 from mmcloformer.apis.cli import add_cfg_options, exit_on_user_error
-from mmcloformer.apis.config import read_config
+from mmcloformer.apis.config import image_channels, image_color, read_config
 from mmcloformer.datasets.store import write_shapes
 from mmcloformer.errors import UserError
 from mmcloformer.export import ExportError, export_onnx, make_graph
@@ -25,7 +26,8 @@ from mmcloformer.export.model import describe, load_model
 
 DEMO_SCENES = Path('data/shapes/coco/val2017')
 NUM_IMAGES = 8
-SUFFIXES = ('.jpg', '.jpeg', '.png')
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff')
+MODES = {1: 'L', 4: 'RGBA'}
 
 
 def main() -> None:
@@ -62,7 +64,7 @@ def main() -> None:
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     if Path(args.out).is_dir():
         raise UserError(f'{args.out} is a directory; give the name of the file to write')
-    with images_to_compare(args.verify) as images:
+    with images_to_compare(args.verify, cfg) as images:
         run(args, cfg, images)
 
 
@@ -94,8 +96,18 @@ def run(args: argparse.Namespace, cfg: Config, images: list[Path]) -> None:
 
 
 @contextmanager
-def images_to_compare(folder: Path | None) -> Iterator[list[Path]]:
-    """Yield the first images of `folder`, or of the demo data set; generate scenes without both."""
+def images_to_compare(folder: Path | None, cfg: Config) -> Iterator[list[Path]]:
+    """Yield the first images of `folder`, or of the demo data set; generate scenes without both.
+
+    Those of the demo get the number of channels that the config expects in the files.
+    """
+    channels = image_channels(cfg)
+    is_converted = folder is None and channels != 3 and image_color(cfg) in (None, 'unchanged')
+    if is_converted and channels not in MODES:
+        raise UserError(
+            f'the backbone takes images of {channels} channels, which the demo data set has not; '
+            f'give a directory of such images with --verify'
+        )
     with tempfile.TemporaryDirectory() as temporary:
         if folder is None and not DEMO_SCENES.is_dir():
             write_shapes(temporary, ('coco',), num_train=1, num_val=NUM_IMAGES)
@@ -107,7 +119,22 @@ def images_to_compare(folder: Path | None) -> Iterator[list[Path]]:
                 f'--verify {folder} contains no images; give a directory of images that '
                 f'end in {", ".join(SUFFIXES)}'
             )
-        yield images[:NUM_IMAGES]
+        images = images[:NUM_IMAGES]
+        yield convert(images, MODES[channels], Path(temporary)) if is_converted else images
+
+
+def convert(images: list[Path], mode: str, folder: Path) -> list[Path]:
+    """Write copies of images in grey, or with their brightness as opacity."""
+    copies = []
+    for path in images:
+        with Image.open(path) as image:
+            grey = image.convert('L')
+            copy = grey if mode == 'L' else image.convert(mode)
+        if mode == 'RGBA':
+            copy.putalpha(grey)
+        copies.append(folder / f'{path.stem}.png')
+        copy.save(copies[-1])
+    return copies
 
 
 if __name__ == '__main__':

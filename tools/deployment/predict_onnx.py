@@ -17,13 +17,20 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-Pixels = NDArray[np.uint8]  # (H, W, 3), BGR
+Pixels = NDArray[np.uint8]  # (H, W, 3), BGR; (H, W) if grey
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Fields = dict[str, Any]
 
 SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
 METADATA_KEYS = ('task', 'classes', 'channels', 'mean', 'std', 'steps')
+READ_FLAGS = {
+    'color': cv2.IMREAD_COLOR,
+    'grayscale': cv2.IMREAD_GRAYSCALE,
+    'unchanged': cv2.IMREAD_UNCHANGED,
+    'color_ignore_orientation': cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
+    'grayscale_ignore_orientation': cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION,
+}
 CV2_MODES = {
     'nearest': cv2.INTER_NEAREST,
     'bilinear': cv2.INTER_LINEAR,
@@ -47,6 +54,14 @@ class Model:
             sys.exit(f'error: {path} was not written by export_onnx.py: its metadata has no task')
         self.metadata = {key: json.loads(properties[key]) for key in METADATA_KEYS}
         self.names = self.metadata['classes']
+        # Missing in files that earlier versions exported.
+        color = json.loads(properties.get('color_type', '"color"'))
+        if color not in READ_FLAGS:
+            sys.exit(
+                f'error: {path} was exported from a config that loads images with another class '
+                f'than LoadImageFromFile, which this script cannot do'
+            )
+        self.read_flag = READ_FLAGS[color]
 
     def __call__(self, image: Pixels) -> Fields:
         """Return the results by name; boxes and maps are in pixels of `image`."""
@@ -62,7 +77,9 @@ class Model:
         return restore_instances(results, image, resized)
 
     def normalise(self, image: Pixels) -> Floats:
-        """Return the input `(1, 3, H, W)`, padded with zeros if the model has a fixed size."""
+        """Return the input `(1, C, H, W)`, padded with zeros if the model has a fixed size."""
+        if image.ndim == 2:
+            image = image[..., None]
         if self.metadata['channels'] == 'RGB':
             image = image[..., ::-1]
         mean, std = (np.float32(self.metadata[key]) for key in ('mean', 'std'))
@@ -225,9 +242,9 @@ def find_images(path: Path) -> list[Path]:
     return images
 
 
-def read_image(path: Path) -> Pixels:
-    """Read an image and rotate it according to its EXIF data."""
-    image = cv2.imdecode(np.frombuffer(path.read_bytes() or b'\0', np.uint8), cv2.IMREAD_COLOR)
+def read_image(path: Path, flag: int = cv2.IMREAD_COLOR) -> Pixels:
+    """Read an image; unless the flag says otherwise, rotate it according to its EXIF data."""
+    image = cv2.imdecode(np.frombuffer(path.read_bytes() or b'\0', np.uint8), flag)
     if image is None:
         raise ValueError('opencv cannot read this file as an image')
     return image
@@ -278,7 +295,7 @@ def main() -> None:
     records, failed = [], 0
     for path in paths:
         try:
-            results = model(read_image(path))
+            results = model(read_image(path, model.read_flag))
             if 'probabilities' in results:
                 records += to_ranking(results, model.names, path.name)
             elif 'class_map' in results:

@@ -1,0 +1,199 @@
+"""Models of grey images and of four channels, in every tool that builds or reads images."""
+
+import json
+import re
+
+import cv2
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmcloformer.analysis.complexity import measure
+from mmcloformer.apis.config import image_channels, image_color
+from mmcloformer.apis.predict import build_predictor, predict_file
+from mmcloformer.benchmark.models import Setting, config_step
+from mmcloformer.errors import CheckpointError, ConfigError
+from tests.conftest import load_tool
+from tests.test_export.tiny_models import NAMES, tiny_config, tiny_model
+
+COLORS = {1: 'grayscale', 3: 'color', 4: 'unchanged', 5: 'unchanged', 6: 'unchanged'}
+
+
+def channels_config(kind, channels):
+    cfg = tiny_config(NAMES[kind])
+    cfg.model.backbone.in_channels = channels
+    settings = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
+    settings.update(mean=[120.0], std=[60.0], bgr_to_rgb=False)
+    if cfg.default_scope == 'mmpretrain':
+        settings.pop('bgr_to_rgb')
+    if channels > 3:
+        del settings['mean'], settings['std']
+    for split in ('train', 'val', 'test'):
+        cfg[f'{split}_dataloader'].dataset.pipeline[0].color_type = COLORS[channels]
+    return cfg
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+    """Write the config and the checkpoint of a small model of a kind."""
+    folder = tmp_path_factory.mktemp('channels')
+
+    def write(kind, channels):
+        config, checkpoint = (folder / f'{kind}{channels}{end}' for end in ('.py', '.pth'))
+        if not config.exists():
+            cfg = channels_config(kind, channels)
+            cfg.dump(config)
+            model = tiny_model(cfg, NAMES[kind].partition('_')[0])
+            torch.save(dict(meta={}, state_dict=model.state_dict()), checkpoint)
+        return config, checkpoint
+
+    return write
+
+
+@pytest.mark.parametrize('channels', [1, 4])
+@pytest.mark.parametrize('kind', ['classifier', 'segmentor', 'detector'])
+def test_counting_and_benchmarking(kind, channels, tmp_path):
+    cfg = channels_config(kind, channels)
+    assert (image_channels(cfg), image_color(cfg)) == (channels, COLORS[channels])
+    # The stem's first convolution has stride 2, half of the first width, and 3x3 weights.
+    cost = measure(cfg, (64, 96)).parts['backbone']
+    other = measure(channels_config(kind, 5), (64, 96)).parts['backbone']
+    assert other.params - cost.params == (5 - channels) * 8 * 9
+    assert other.macs - cost.macs == (5 - channels) * 8 * 9 * 32 * 48
+    cfg.dump(tmp_path / 'config.py')
+    setting = Setting(device='cpu', size=(64, 64), batch=1, training=False)
+    assert config_step(str(tmp_path / 'config.py'), setting)() is not None
+
+
+@pytest.mark.parametrize(('kind', 'channels'), [('classifier', 1), ('segmentor', 4)])
+def test_export_and_prediction(files, tool_main, shapes, tmp_path, monkeypatch, kind, channels):
+    monkeypatch.chdir(tmp_path)  # Without the demo data set, so that the tool draws scenes.
+    config, checkpoint = files(kind, channels)
+    out, results = tmp_path / 'model.onnx', tmp_path / 'results.json'
+    tool_main('export_onnx.py', config, checkpoint, out, '--shape', 64, 64)
+    session = onnxruntime.InferenceSession(out)
+    assert session.get_inputs()[0].shape == [1, channels, 64, 64]
+    about = session.get_modelmeta().custom_metadata_map
+    assert json.loads(about['color_type']) == COLORS[channels]
+    assert json.loads(about['mean']) == ([120.0] if channels == 1 else [0.0])
+
+    image = cv2.imread(str(next((shapes / 'coco/val2017').iterdir())))
+    if channels == 4:
+        image = np.dstack([image, image[..., 1]])
+    path = tmp_path / 'image.png'
+    cv2.imwrite(str(path), image)
+    tool_main('predict_onnx.py', out, path, '--out', results)
+    (found,) = json.loads(results.read_text())
+    prediction = predict_file(build_predictor(Config.fromfile(config), str(checkpoint)), path)
+    if kind == 'classifier':
+        scores = np.float32(prediction.result['pred_scores'])
+        assert [each['label'] for each in found['classes']] == list(scores.argsort()[::-1][:5])
+        assert found['classes'][0]['probability'] == pytest.approx(scores.max(), abs=1e-4)
+    else:
+        class_map = cv2.imread(found['class_map'], cv2.IMREAD_UNCHANGED)
+        assert class_map.shape == prediction.labels.shape
+
+
+@pytest.mark.parametrize('channels', [1, 4])
+def test_pictures_of_the_branches(files, tool_main, shapes, tmp_path, channels):
+    image = cv2.imread(str(next((shapes / 'coco/val2017').iterdir())), cv2.IMREAD_UNCHANGED)
+    cv2.imwrite(str(tmp_path / 'image.png'), np.dstack([image[..., :3], image[..., 0]]))
+    args = (*files('classifier', channels), tmp_path / 'image.png')
+    tool_main('visualize.py', *args, '--out', tmp_path / 'sheet.png')
+    assert cv2.imread(str(tmp_path / 'sheet.png')) is not None
+
+
+def test_images_are_normalised_as_by_the_host(shapes):
+    tool = load_tool('visualize.py')
+    path = str(next((shapes / 'coco/val2017').iterdir()))
+    image = torch.from_numpy(cv2.imread(path)).permute(2, 0, 1)
+    for converts in (False, True):
+        cfg = tiny_config(NAMES['classifier'])
+        cfg.data_preprocessor.to_rgb = converts
+        expected = tiny_model(cfg, 'cloformer').data_preprocessor(dict(inputs=image[None]))
+        found = tool['normalise'](tool['read_image'](path), cfg)
+        torch.testing.assert_close(found, expected['inputs'])
+
+
+def test_what_has_no_demo_images(files, tool_error, tmp_path):
+    args = ('export_onnx.py', *files('segmentor', 5), tmp_path / 'model.onnx')
+    assert 'takes images of 5 channels' in tool_error(*args)
+    assert not (tmp_path / 'model.onnx').exists()
+
+
+def test_images_loaded_by_another_class():
+    cfg = tiny_config(NAMES['segmentor'])
+    loader = cfg.test_dataloader.dataset.pipeline[0]
+    for kind, color in (('LoadSingleRSImageFromFile', None), ('mmcv.LoadImageFromFile', 'color')):
+        loader.type = kind
+        assert image_color(cfg) == color
+
+
+@pytest.mark.parametrize('tool', ['complexity.py', 'export_onnx.py', 'predict.py'])
+def test_numbers_that_disagree(files, tool_error, tmp_path, tool):
+    config, checkpoint = files('segmentor', 1)
+    more = [] if tool == 'complexity.py' else [checkpoint]
+    more += [tmp_path / 'out'] if tool == 'export_onnx.py' else []
+    more += [config.parent, '--out', tmp_path] if tool == 'predict.py' else []
+    if tool == 'predict.py':
+        cv2.imwrite(str(config.parent / 'x.png'), np.zeros((8, 8, 3), np.uint8))
+    message = tool_error(
+        tool, config, *more, '--cfg-options', 'model.data_preprocessor.mean=[1,2,3]'
+    )
+    assert 'the numbers of channels disagree: ' in message
+    assert 'has a mean of 3 and a std of 1 values; set mean and std of 1 value' in message
+
+
+def test_the_backbone_names_both_numbers():
+    model = tiny_model(channels_config('classifier', 1), 'cloformer')
+    with pytest.raises(ConfigError, match=r'images of 3 channels .* in_channels=1: set in_chan'):
+        model.backbone(torch.zeros(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize('way', ['load_from', 'init_cfg', 'resume', 'test', 'predict', 'export'])
+def test_weights_for_another_number_of_channels(files, shapes, tool_error, tmp_path, way):
+    checkpoint = files('classifier', 3)[1]
+    config = files('classifier', 1)[0]
+    if way == 'resume':
+        weights = torch.load(checkpoint)
+        state = dict(message_hub={}, optimizer={}, param_schedulers=[])
+        checkpoint = tmp_path / 'epoch_1.pth'
+        torch.save(dict(weights, meta=dict(epoch=1, iter=1), **state), checkpoint)
+    options = [
+        f'{split}_dataloader.dataset.data_root={shapes}/imagenet'
+        for split in ('train', 'val', 'test')
+    ]
+    train = ['train.py', config, '--work-dir', tmp_path]
+    commands = {
+        'load_from': [*train, '--cfg-options', *options, f'load_from={checkpoint}'],
+        'init_cfg': [
+            *train, '--cfg-options', *options, 'model.backbone.init_cfg.type=Pretrained',
+            f'model.backbone.init_cfg.checkpoint={checkpoint}',
+            'model.backbone.init_cfg.prefix=backbone',
+        ],
+        'resume': [*train, '--resume', checkpoint, '--cfg-options', *options],
+        'test': [
+            'test.py', config, checkpoint, '--work-dir', tmp_path, '--cfg-options', *options,
+        ],
+        'predict': ['predict.py', config, checkpoint, shapes / 'coco/val2017', '--out', tmp_path],
+        'export': ['export_onnx.py', config, checkpoint, tmp_path / 'model.onnx'],
+    }  # fmt: skip
+    message = tool_error(*commands[way])
+    assert 'is for images of 3 channels, and in_channels is 1: set in_channels=3' in message
+    assert message.rstrip('.').endswith('for example by weight = weight.sum(1, keepdim=True)')
+
+
+@pytest.mark.parametrize(('found', 'wanted'), [(3, 1), (3, 4), (1, 3), (3, 6)])
+def test_the_advice_keeps_the_outputs_of_grey_images(found, wanted):
+    """The recipe that the message gives, on images of equal channels."""
+    backbone = tiny_model(channels_config('classifier', found), 'cloformer').backbone.state_dict()
+    model = tiny_model(channels_config('classifier', wanted), 'cloformer')
+    with pytest.raises(CheckpointError) as error:
+        model.backbone.load_state_dict(backbone)
+    weight = backbone['stem.conv1.0.weight']
+    recipe = re.search(r'for example by weight = (.*)\.$', str(error.value))[1]
+    adapted = eval(recipe, dict(weight=weight))
+    assert adapted.shape[1] == wanted
+    torch.testing.assert_close(adapted.sum(1), weight.sum(1))
