@@ -26,8 +26,3 @@ def test_the_snippets_run(monkeypatch, tmp_path, capsys):
 def test_hub_says_which_have_weights():
     with pytest.raises(ConfigError, match='no weights for cloformer_s, only for cloformer_xxs'):
         torch.hub.load(str(ROOT), 'cloformer_s', source='local', pretrained=True)
-    assert torch.hub.list(str(ROOT), source='local') == [
-        'cloformer_s',
-        'cloformer_xs',
-        'cloformer_xxs',
-    ]

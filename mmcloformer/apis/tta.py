@@ -44,7 +44,7 @@ def augment_test(cfg: Config) -> None:
 
 
 def _metrics(cfg: Config) -> list[str]:
-    evaluators = cfg.test_evaluator
+    evaluators: Any = cfg.test_evaluator
     found: list[str] = []
     for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
         metric = evaluator.get('metric') or []
