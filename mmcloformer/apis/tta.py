@@ -37,6 +37,7 @@ def augment_test(cfg: Config) -> None:
             f'--tta merges boxes only ({model["type"]}), but test_evaluator.metric is '
             f'{_metrics(cfg)}; add --cfg-options test_evaluator.metric=bbox'
         )
+    dataset: Any
     for dataset in leaf_datasets(cfg.test_dataloader.dataset):
         if 'pipeline' in dataset:
             dataset['pipeline'] = cfg.get('tta_pipeline') or _with_flips(dataset['pipeline'])
