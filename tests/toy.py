@@ -22,8 +22,10 @@ class Toy(BaseModel):
         return dict(loss_fit=error.square().mean(), bias_norm=self.layer.bias.norm())
 
 
-def toy_runner(work_dir, *, model=None, lr=0.1, epochs=1, checkpoint=None, **settings):
-    """Two iterations an epoch."""
+def toy_runner(
+    work_dir, *, model=None, lr=0.1, epochs=1, checkpoint=None, batch_size=2, **settings
+):
+    """Four samples, by default two iterations an epoch."""
     data = [dict(inputs=torch.ones(4) * (i + 1), target=torch.ones(4)) for i in range(4)]
     settings = {
         'train_cfg': dict(by_epoch=True, max_epochs=epochs),
@@ -35,7 +37,7 @@ def toy_runner(work_dir, *, model=None, lr=0.1, epochs=1, checkpoint=None, **set
         work_dir=str(work_dir),
         train_dataloader=dict(
             dataset=data,
-            batch_size=2,
+            batch_size=batch_size,
             sampler=dict(type='DefaultSampler', shuffle=True),
             collate_fn=dict(type='default_collate'),
         ),

@@ -11,6 +11,7 @@ from mmcloformer.apis.runner import (
     load_config,
     match_checkpoint_keys,
 )
+from mmcloformer.checks.crashes import explain_crashes
 from mmcloformer.checks.hint import suggest_data_check
 from mmcloformer.checks.presence import check_data
 from mmcloformer.compat.reseeding import reseed_augmentation
@@ -58,7 +59,7 @@ def main() -> None:
     reseed_augmentation(runner)
     if note:
         runner.logger.warning(note)
-    with suggest_data_check(args.config):
+    with suggest_data_check(args.config), explain_crashes(cfg):
         runner.train()
 
 

@@ -16,6 +16,12 @@ from mmengine.runner import Runner
 
 from .config import read_config
 
+_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+# torch refuses them, at other values than these, in a loader without worker processes.
+_WORKER_SETTINGS = dict(
+    persistent_workers=False, prefetch_factor=None, multiprocessing_context=None, timeout=0
+)
+
 
 def load_config(args: argparse.Namespace) -> Config:
     """Read the config and apply the options of `base_parser` to it.
@@ -37,17 +43,19 @@ def load_config(args: argparse.Namespace) -> Config:
             _distribute_on_cpu(cfg)
     if cfg.get('default_scope') == 'mmpretrain':
         _complete_mmpretrain_loaders(cfg)
+    _fit_loaders_without_workers(cfg)
     return cfg
 
 
 def guard_training(cfg: Config) -> None:
     """Add the hooks of tools/train.py: checkpoints that are never half written, an end at a loss
-    that is not finite, and the same random numbers after resuming.
+    that is not finite, the same random numbers after resuming, and warnings of a warm-up longer
+    than the run and of a last batch too small for BatchNorm.
 
     A `CheckpointHook` of another class than the host's is left as it is.
     """
     _replace_default_hook(cfg, 'checkpoint', CheckpointHook, 'AtomicCheckpointHook')
-    _add_hooks(cfg, 'FiniteLossHook', 'ReseedHook')
+    _add_hooks(cfg, 'FiniteLossHook', 'ReseedHook', 'WarmUpHook', 'LastBatchHook')
 
 
 def match_checkpoint_keys(cfg: Config) -> None:
@@ -131,9 +139,17 @@ def _read_slurm(env: MutableMapping[str, str]) -> None:
 
 def _complete_mmpretrain_loaders(cfg: Config) -> None:
     """Add the settings of loaders that mmpretrain's configs leave to its own tools."""
-    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+    for name in _LOADERS:
         loader = cfg.get(name)
         if loader is not None:
             loader.setdefault('collate_fn', dict(type='default_collate'))
             loader.setdefault('pin_memory', torch.cuda.is_available())
             loader.setdefault('persistent_workers', loader.get('num_workers', 0) > 0)
+
+
+def _fit_loaders_without_workers(cfg: Config) -> None:
+    """Turn off the settings of worker processes in loaders with `num_workers=0`."""
+    for name in _LOADERS:
+        loader = cfg.get(name)
+        if loader is not None and loader.get('num_workers', 0) == 0:
+            loader.update({k: v for k, v in _WORKER_SETTINGS.items() if k in loader})

@@ -1,15 +1,20 @@
-"""Hooks for training: one that tools/train.py adds, and one for configs."""
+"""Hooks for training: those that tools/train.py adds, and one for configs."""
 
 import math
 import time
 from typing import Any
 
 import torch
-from mmengine.dist import broadcast
+from mmengine.dataset import DefaultSampler
+from mmengine.dist import broadcast, get_world_size
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..checks.crashes import single_value_error
+from ..checks.schedule import late_warmups
 from ..errors import DivergenceError, join_first
 
 
@@ -67,6 +72,70 @@ class FiniteLossHook(Hook):
             f'--resume restores the old learning rate; to lower it, start from the checkpoint '
             f'with --cfg-options load_from=CHECKPOINT.'
         )
+
+
+@HOOKS.register_module()
+class WarmUpHook(Hook):
+    """Warn of a warm-up that is longer than the training."""
+
+    def before_train(self, runner: Runner) -> None:
+        """Log a warning for each such scheduler."""
+        schedulers = runner.param_schedulers or []
+        several = schedulers.values() if isinstance(schedulers, dict) else [schedulers]
+        for each in several:
+            for problem in late_warmups(each, runner.max_epochs, runner.max_iters):
+                runner.logger.warning(problem)
+
+
+@HOOKS.register_module()
+class LastBatchHook(Hook):
+    """Stop after the first iteration if BatchNorm would crash at the end of the first epoch.
+
+    A last batch of one image crashes a BatchNorm layer whose feature map is 1x1. Which layers
+    have such a map is known after one iteration.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Watch the layers during the first iteration, if a batch of one image is to come."""
+        self.found = False
+        self.handles: list[Any] = []
+        loader = runner.train_dataloader
+        batches = loader.batch_sampler
+        self.batch_size = getattr(batches, 'batch_size', None) or 1
+        single = (
+            type(loader.sampler) is DefaultSampler
+            and self.batch_size > 1
+            and len(loader.sampler) % self.batch_size == 1
+            and not getattr(batches, 'drop_last', False)
+            and len(loader.sampler) < runner.max_iters * self.batch_size
+        )
+        if single:
+            self.handles = [
+                layer.register_forward_pre_hook(self._look)
+                for layer in runner.model.modules()
+                if isinstance(layer, _BatchNorm)
+                and not (isinstance(layer, nn.SyncBatchNorm) and get_world_size() > 1)
+            ]
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Stop watching.
+
+        Raises:
+            ConfigError: If a layer had one value per channel and image.
+        """
+        for handle in self.handles:
+            handle.remove()
+        self.handles = []
+        if self.found:
+            raise single_value_error(self.batch_size, last=True)
+
+    def _look(self, layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        images, channels = inputs[0].shape[:2]
+        batches = images == self.batch_size  # Not the boxes of a second stage.
+        single = batches and inputs[0].numel() == images * channels
+        self.found = self.found or (layer.training and single)
 
 
 @HOOKS.register_module()

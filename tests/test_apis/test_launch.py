@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
+from torch.utils.data import DataLoader
 
 from mmcloformer.apis.cli import base_parser, exit_on_user_error
 from mmcloformer.apis.runner import guard_training, load_config, write_metrics_once
@@ -43,6 +44,31 @@ def test_mmpretrains_loaders_are_complete():
     assert cfg.train_dataloader.persistent_workers
     assert not cfg.val_dataloader.persistent_workers
     assert 'collate_fn' not in load('retinanet_cloformer_xs_coco').train_dataloader
+
+
+@pytest.mark.parametrize(
+    ('name', 'split', 'setting'),
+    [
+        ('retinanet_cloformer_xs_coco', 'train', 'persistent_workers=True'),
+        ('semantic-fpn_cloformer_xs_ade20k', 'val', 'prefetch_factor=4'),
+        ('cloformer_xs_imagenet', 'test', 'persistent_workers=True'),
+        ('retinanet_cloformer_xs_coco', 'test', 'timeout=30'),
+        ('upernet_cloformer_xs_ade20k', 'train', 'multiprocessing_context=spawn'),
+    ],
+)
+def test_no_workers_need_no_other_setting(name, split, setting):
+    loader = f'{split}_dataloader'
+    options = [f'{loader}.num_workers=0', f'{loader}.{setting}']
+    settings = load(name, '--cfg-options', *options)[loader]
+    known = ('num_workers', 'persistent_workers', 'prefetch_factor', 'timeout')
+    kept = {key: settings[key] for key in (*known, 'multiprocessing_context') if key in settings}
+    assert list(DataLoader([1, 2], **kept)) == [torch.tensor([1]), torch.tensor([2])]
+
+
+def test_workers_keep_their_settings():
+    options = ['train_dataloader.prefetch_factor=4', 'train_dataloader.timeout=30']
+    loader = load('retinanet_cloformer_xs_coco', '--cfg-options', *options).train_dataloader
+    assert (loader.persistent_workers, loader.prefetch_factor, loader.timeout) == (True, 4, 30)
 
 
 def test_the_work_dir_is_named_after_the_config():
@@ -122,7 +148,12 @@ def test_only_the_hosts_own_checkpoint_hook_is_replaced(hooks, expected):
     cfg = Config(dict(default_hooks=hooks))
     guard_training(cfg)
     assert cfg.default_hooks.checkpoint == expected
-    assert [hook.type for hook in cfg.custom_hooks] == ['FiniteLossHook', 'ReseedHook']
+    assert [hook.type for hook in cfg.custom_hooks] == [
+        'FiniteLossHook',
+        'ReseedHook',
+        'WarmUpHook',
+        'LastBatchHook',
+    ]
 
 
 def test_other_errors_keep_their_traceback():

@@ -1,9 +1,10 @@
 import re
 
 import pytest
+from torch import nn
 
 from mmcloformer.checkpoint import read_checkpoint
-from mmcloformer.errors import DivergenceError
+from mmcloformer.errors import ConfigError, DivergenceError
 from tests.toy import Toy, toy_runner, train
 
 
@@ -47,3 +48,42 @@ def test_a_time_limit_ends_a_training_with_an_epoch(tmp_path, minutes, epochs):
     runner.train()
     assert runner.epoch == epochs
     assert (tmp_path / 'last_checkpoint').read_text().endswith(f'epoch_{epochs}.pth')
+
+
+@pytest.mark.parametrize(('end', 'warned'), [(500, True), (6, False)])
+def test_a_warm_up_longer_than_the_run_is_logged(tmp_path, end, warned):
+    train(
+        tmp_path,
+        'WarmUpHook',
+        epochs=3,
+        param_scheduler=dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=end),
+    )
+    (log,) = tmp_path.glob('*/*.log')
+    words = 'WARNING - param_scheduler.0 (LinearLR): the warm-up ends after 500 iterations, but'
+    assert (words in log.read_text()) == warned
+
+
+class Pooled(Toy):
+    """Its BatchNorm has one value per channel and image."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, inputs, target, mode='tensor'):
+        return super().forward(self.norm(inputs), target, mode)
+
+
+def test_a_last_batch_of_one_image_stops_after_the_first_iteration(tmp_path):
+    runner = toy_runner(
+        tmp_path, model=Pooled(), batch_size=3, custom_hooks=[dict(type='LastBatchHook')]
+    )
+    with pytest.raises(ConfigError, match=r'last batch .*batch_size is 3.*drop_last=True'):
+        runner.train()
+    assert runner.iter == 0
+
+
+@pytest.mark.parametrize(('model', 'batch_size'), [(Pooled, 2), (Toy, 3)])
+def test_other_batches_and_models_are_left_alone(tmp_path, model, batch_size):
+    train(tmp_path, 'LastBatchHook', model=model(), batch_size=batch_size)
+    assert (tmp_path / 'epoch_1.pth').is_file()
