@@ -4,11 +4,14 @@ import glob
 import json
 import os
 import re
+import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import mmcv
 import numpy as np
 from mmengine.config import Config
@@ -25,6 +28,7 @@ from ..engine.loading import check_whole_model, unwrap_model
 from ..errors import DataError, UserError
 from .config import image_color
 
+# A file that ends in one of these is tried, and reported if it cannot be read.
 SUFFIXES = {'.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'}
 # Smaller than the coarsest stride, or narrowed to less by a resize that keeps the ratio.
 _NARROW, _LONG = 32, 20
@@ -82,7 +86,8 @@ def plan_files(images: str, out: str, label_maps: bool) -> dict[Path, Path]:
     """Find images and plan the files of their predictions.
 
     Args:
-        images: A file, a folder (searched recursively), or a pattern with `*` or `**`.
+        images: A file, a folder (searched recursively), or a pattern with `*` or `**`. In a folder,
+            files that are no images are left out, with a line about them on standard error.
         out: Folder for predictions; it gets the same subfolders as the images.
         label_maps: Whether the predictions have `labels`.
 
@@ -97,7 +102,7 @@ def plan_files(images: str, out: str, label_maps: bool) -> dict[Path, Path]:
         raise UserError('the images or --out are an empty string; is a shell variable unset?')
     root = Path(images)
     if root.is_dir():
-        found = [path for path in root.rglob('*') if path.suffix.lower() in SUFFIXES]
+        found = _find_images(root)
     else:
         found = [root] if root.is_file() else [*map(Path, glob.glob(images, recursive=True))]
     # Broken links are kept, for `image_problem` to report.
@@ -109,6 +114,27 @@ def plan_files(images: str, out: str, label_maps: bool) -> dict[Path, Path]:
     plan = {path: Path(out, path.relative_to(root)).with_suffix('') for path in files}
     _require_new_files(plan, ['.png', '.json', *(['_labels.png'] if label_maps else [])])
     return plan
+
+
+def _find_images(folder: Path) -> list[Path]:
+    """Return the files of a folder that OpenCV, which the hosts read images with, can read."""
+    found, out = [], Counter[str]()
+    for path in folder.rglob('*'):
+        if path.suffix.lower() in SUFFIXES:
+            found.append(path)
+        elif path.is_file() and not path.name.startswith('.'):
+            if cv2.haveImageReader(str(path)):
+                found.append(path)
+            else:
+                out[path.suffix or 'without suffix'] += 1
+    if out:
+        listed = ', '.join(f'{count} {suffix}' for suffix, count in out.most_common())
+        print(
+            f'{out.total()} files in {folder} are left out; OpenCV cannot read them as images '
+            f'({listed})',
+            file=sys.stderr,
+        )
+    return found
 
 
 def make_folders(stems: Iterable[Path]) -> None:

@@ -183,7 +183,7 @@ def test_no_hosts_config(trained):
         build_predictor(type(cfg)(dict(default_scope='mmpose')), checkpoint)
 
 
-def test_files_found(folder):
+def test_files_found(folder, capsys):
     def names(images):
         return {
             str(path.relative_to(folder)): str(stem)
@@ -199,7 +199,14 @@ def test_files_found(folder):
     assert names(f'{folder}/**/*.[jpP]*') == everything
     assert names(f'{folder}/below/*') == {'below/scene.PNG': 'out/scene'}
     assert names(f'{folder}/scene.jpg') == {'scene.jpg': 'out/scene'}
-    for nothing in ('absent.png', '*.gif'):
+    Image.open(folder / 'grey.png').save(folder / 'moving.gif')
+    (folder / '.hidden').touch()
+    capsys.readouterr()
+    assert names(str(folder)) == everything | {'moving.gif': 'out/moving'}
+    message = capsys.readouterr().err
+    assert f'1 files in {folder} are left out; OpenCV cannot read them' in message
+    assert '(1 .txt)' in message
+    for nothing in ('absent.png', '*.avif'):
         with pytest.raises(UserError, match='found no image'):
             plan_files(str(folder / nothing), 'out', False)
     for unset in ((str(folder), ''), ('', 'out')):

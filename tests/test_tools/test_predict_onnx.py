@@ -311,3 +311,14 @@ def test_another_onnx_file_is_refused(predict, tmp_path):
     cv2.imwrite(str(tmp_path / 'x.png'), np.zeros((8, 8, 3), np.uint8))
     printed = predict(tmp_path / 'o.onnx', tmp_path, '--out', tmp_path / 'r.json', fails=True)
     assert 'was not written by export_onnx.py' in printed
+
+
+def test_images_are_what_opencv_reads(tool, tmp_path, capsys):
+    picture = np.zeros((8, 8, 3), np.uint8)
+    for name in ('a.PNG', 'b.jp2'):
+        cv2.imwrite(str(tmp_path / name), picture)
+    (tmp_path / 'damaged.jpg').touch()  # Reported when its turn comes.
+    (tmp_path / 'notes.txt').write_text('no image')
+    found = tool.find_images(tmp_path)
+    assert [path.name for path in found] == ['a.PNG', 'b.jp2', 'damaged.jpg']
+    assert f'1 files in {tmp_path} are left out' in capsys.readouterr().err

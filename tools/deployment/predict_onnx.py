@@ -236,9 +236,12 @@ def to_map(results: Fields, names: list[str], file: str, folder: Path) -> list[F
 def find_images(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    images = sorted(p for p in path.glob('*') if p.suffix.lower() in SUFFIXES)
+    files = sorted(p for p in path.glob('*') if p.is_file() and not p.name.startswith('.'))
+    images = [p for p in files if p.suffix.lower() in SUFFIXES or cv2.haveImageReader(str(p))]
     if not images:
-        sys.exit(f'error: {path} contains no images ({" ".join(sorted(SUFFIXES))})')
+        sys.exit(f'error: {path} contains no images that opencv can read')
+    if others := len(files) - len(images):
+        print(f'{others} files in {path} are left out, opencv cannot read them', file=sys.stderr)
     return images
 
 
