@@ -16,6 +16,8 @@ from mmengine.dataset import BaseDataset
 
 from ..errors import DataError, join_first
 from .annotations import box_problem, by_problem, size_problems
+from .learnable import box_problems, box_warnings
+from .left_out import filtered_images
 from .text import decode_text, mark_problem
 
 # Heads whose classes are not the data set's: objectness, and the surfaces of COCO-Stuff.
@@ -45,8 +47,9 @@ def check_coco(cfg: Config, splits: Sequence[str]) -> None:
     Raises:
         DataError: If classes and categories differ, an image is missing or has no size, two images
             share an id, an annotation refers to an unlisted image or category or its box is not
-            four finite numbers, or a head has another number of classes than the training set. The
-            message lists every problem.
+            four finite numbers, a head has another number of classes than the training set, every
+            object is a crowd, boxes are written as corners, or no image is left after filtering.
+            The message lists every problem.
     """
     if cfg.get('default_scope') != 'mmdet':
         return
@@ -77,7 +80,11 @@ def leaf_datasets(dataset: Mapping[str, Any] | None) -> Iterator[Mapping[str, An
 
 
 def dataset_problems(
-    cfg: Config, split: str, dataset: Mapping[str, Any], images: bool = True
+    cfg: Config,
+    split: str,
+    dataset: Mapping[str, Any],
+    images: bool = True,
+    warnings: list[str] | None = None,
 ) -> Iterator[str]:
     """Yield the problems that `check_coco` finds in one dataset.
 
@@ -86,6 +93,7 @@ def dataset_problems(
         split: `train`, `val` or `test`.
         dataset: The dataset's config, not a wrapper's.
         images: Whether to look for missing images.
+        warnings: Gets what is unusual but may be meant, such as images that are left out.
     """
     from mmdet.datasets import CocoDataset
     from mmdet.registry import DATASETS
@@ -118,11 +126,12 @@ def dataset_problems(
     if local and standard:
         # Which images a subset loads is not known before the host has filtered the data.
         folder_checked = folder if images and dataset.get('indices') is None else None
-        filter_empty = not dataset.get('test_mode') and (dataset.get('filter_cfg') or {}).get(
-            'filter_empty_gt', False
-        )
-        for problem in _file_problems(file, folder_checked, list(classes), filter_empty):
+        filter_cfg = {} if dataset.get('test_mode') else dataset.get('filter_cfg') or {}
+        unusual: list[str] = []
+        for problem in _file_problems(file, folder_checked, list(classes), filter_cfg, unusual):
             yield f'{file} ({where}): {problem}'
+        if warnings is not None:
+            warnings += [f'{file} ({where}): {each}' for each in unusual]
 
 
 def class_numbers(model: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
@@ -156,7 +165,11 @@ def _numbers_below(node: Any, path: str) -> Iterator[tuple[str, int]]:
 
 
 def _file_problems(
-    file: str, folder: str | None, classes: list[str], filter_empty: bool
+    file: str,
+    folder: str | None,
+    classes: list[str],
+    filter_cfg: Mapping[str, Any],
+    warnings: list[str],
 ) -> Iterator[str]:
     encoded = Path(file).read_bytes()
     if problem := mark_problem(encoded, file):
@@ -182,8 +195,9 @@ def _file_problems(
         yield f'no category is called {join_first(absent)}; there are {join_first(names)}'
     elif classes != used:
         yield f'its order gives the classes their numbers: write them as {tuple(used)}'
+    with_objects = _with_objects(images, annotations, categories, used)
     if folder:
-        loaded = _with_objects(images, annotations, categories, used) if filter_empty else images
+        loaded = with_objects if filter_cfg.get('filter_empty_gt') else images
         if absent := list(_absent(folder, [image['file_name'] for image in loaded])):
             slashes = any('\\' in name for name in absent)
             yield (
@@ -199,7 +213,18 @@ def _file_problems(
             'and assigns the objects of all to it; '
             'give each image an id of its own, in its annotations too'
         )
-    yield from size_problems(images)
+    sizes = [*size_problems(images)]
+    yield from sizes
+    if not sizes:
+        left, reasons = filtered_images(images, with_objects, filter_cfg)
+        if left == 0:
+            yield f'no image is left for training: {reasons}'
+        elif reasons:
+            warnings.append(f'the host leaves images out of training: {reasons}')
+    known = {category['id'] for category in categories if category['name'] in used}
+    objects = [each for each in counted if each['category_id'] in known]
+    yield from box_problems(images, objects)
+    warnings += box_warnings(images, objects)
     yield from by_problem(
         (
             each,

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,9 +19,13 @@ from ..errors import ConfigError, DataError
 from .annotations import annotation_problems, evaluator_problems
 from .channels import channel_problems
 from .coco import class_numbers, dataset_problems, leaf_datasets
+from .evaluators import evaluator_misfits
+from .learnable import UNITS, absent_classes, unlearnable
+from .left_out import filtered_samples, left_out_files, unused_folder
 from .lists import list_problems
 from .presence import check_present
 from .sample import sample_problems
+from .schedule import epoch_samples, schedule_problems
 
 _EMPTY = 'the host finds no samples in it; images without any object are left out of training'
 _NO_OBJECTS = (
@@ -35,10 +40,12 @@ class Findings(NamedTuple):
     Attributes:
         samples: Number of samples examined, by split.
         problems: Bad files, each with what is wrong and what to do.
+        warnings: What may be meant, such as classes without a label and samples left out.
     """
 
     samples: dict[str, int]
     problems: list[str]
+    warnings: list[str]
 
 
 def check_dataset(cfg: Config, workers: int) -> Findings:
@@ -68,24 +75,44 @@ def check_dataset(cfg: Config, workers: int) -> Findings:
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     samples: dict[str, int] = {}
     problems = [*channel_problems(cfg, tuple(datasets))]
+    warnings: list[str] = []
     for split, dataset in datasets.items():
-        problems += _split_problems(cfg, split, dataset, workers, samples)
-    return Findings(samples, list(dict.fromkeys(problems)))
+        problems += _split_problems(cfg, split, dataset, workers, samples, warnings)
+    same = cfg.get('test_evaluator') == cfg.get('val_evaluator') and 'test' not in datasets
+    for split in ('val',) if same else ('val', 'test'):
+        problems += evaluator_misfits(cfg, split)
+    if 'train' in datasets:
+        length = epoch_samples(datasets['train'], samples['train'])
+        for found, new in zip((problems, warnings), schedule_problems(cfg, length), strict=True):
+            found += new
+    return Findings(samples, list(dict.fromkeys(problems)), list(dict.fromkeys(warnings)))
 
 
 def _split_problems(
-    cfg: Config, split: str, dataset: Mapping[str, Any], workers: int, samples: dict[str, int]
+    cfg: Config,
+    split: str,
+    dataset: Mapping[str, Any],
+    workers: int,
+    samples: dict[str, int],
+    warnings: list[str],
 ) -> Iterator[str]:
     """Examine one split, and count its samples."""
     detection = cfg.get('default_scope') == 'mmdet'
     leaves = list(leaf_datasets(dataset))
     built = []
+    explained = False
     for leaf in leaves:
-        misfits = list(dataset_problems(cfg, split, leaf, images=False)) if detection else []
+        misfits: list[str] = []
+        if detection:
+            misfits = list(dataset_problems(cfg, split, leaf, images=False, warnings=warnings))
+        elif unused := unused_folder(cfg, split, leaf):
+            misfits = [f'no image is left: {unused}']
         misfits += list_problems(cfg, split, leaf)
         yield from misfits
+        explained = explained or bool(misfits)
         try:
             built.append(_build(leaf))
+            warnings += _left_out(cfg, split, leaf, built[-1])
         except DataError as error:
             if misfits:  # They explain the failure.
                 continue
@@ -94,9 +121,16 @@ def _split_problems(
             causes = list(annotation_problems(Path(file))) if local else []
             where = f'{file} ({split}_dataloader.dataset)'
             yield from (f'{where}: {cause}' for cause in causes or [str(error)])
+    counts: Counter[int] = Counter()
     for each in built:
-        yield from _examine(each, _num_classes(cfg, each), workers, split)
+        yield from _examine(each, _num_classes(cfg, each), workers, split, counts)
     samples[split] = sum(map(len, built))
+    scope = cfg.get('default_scope')
+    if built and scope in UNITS and (names := _class_names(cfg, built[0])):
+        partial = any(each._indices is not None for each in built)
+        unusable = [*unlearnable(scope, split, counts, len(names), partial)]
+        yield from [] if explained else unusable
+        warnings += [] if unusable else absent_classes(scope, split, counts, names)
     if detection and len(built) == len(leaves):
         if split != 'test' and not any(map(_has_objects, built)):
             yield f'{split}_dataloader.dataset: {_NO_OBJECTS}'
@@ -124,11 +158,17 @@ def _num_classes(cfg: Config, dataset: BaseDataset) -> int | None:
     return min([*numbers, len(classes)] if classes else numbers, default=None)
 
 
+def _class_names(cfg: Config, dataset: BaseDataset) -> list[str]:
+    """Return the names of the labels that `class_counts` counts; none for panoptic data."""
+    classes = dataset.metainfo.get('classes') or range(_num_classes(cfg, dataset) or 0)
+    return [] if 'thing_classes' in dataset.metainfo else [*map(str, classes)]
+
+
 def _has_objects(dataset: BaseDataset) -> bool:
     return any(dataset.get_data_info(i).get('instances', True) for i in range(len(dataset)))
 
 
-class _Examined(Dataset[list[str]]):
+class _Examined(Dataset[tuple[list[str], Counter[int]]]):
     def __init__(self, dataset: BaseDataset, num_classes: int | None) -> None:
         self._dataset = dataset
         self._num_classes = num_classes
@@ -136,24 +176,32 @@ class _Examined(Dataset[list[str]]):
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def __getitem__(self, index: int) -> list[str]:
-        return list(sample_problems(self._dataset, index, self._num_classes))
+    def __getitem__(self, index: int) -> tuple[list[str], Counter[int]]:
+        counts: Counter[int] = Counter()
+        return list(sample_problems(self._dataset, index, self._num_classes, counts)), counts
 
 
 def _examine(
-    dataset: BaseDataset, num_classes: int | None, workers: int, split: str
+    dataset: BaseDataset,
+    num_classes: int | None,
+    workers: int,
+    split: str,
+    counts: Counter[int],
 ) -> Iterator[str]:
     """Examine all samples in worker processes, as decoding masks holds the GIL."""
     samples = DataLoader(
         _Examined(dataset, num_classes),
         batch_size=None,
         num_workers=workers,
-        collate_fn=list,
+        collate_fn=_uncollated,
         prefetch_factor=16 if workers else None,
     )
     try:
-        for found in track(samples, split, total=len(dataset), console=Console(stderr=True)):
+        for found, labels in track(
+            samples, split, total=len(dataset), console=Console(stderr=True)
+        ):
             yield from found
+            counts.update(labels)
     except RuntimeError as error:
         if 'DataLoader worker' not in str(error):
             raise
@@ -162,3 +210,19 @@ def _examine(
             'want of memory; --workers 1 needs the least, and --workers 0 examines the files in '
             'the order of the data set'
         ) from error
+
+
+def _uncollated(sample: Any) -> Any:
+    return sample
+
+
+def _left_out(
+    cfg: Config, split: str, leaf: Mapping[str, Any], built: BaseDataset
+) -> Iterator[str]:
+    """Yield which samples the host leaves out, but for those of COCO files."""
+    scope = cfg.get('default_scope')
+    if scope == 'mmdet' and not hasattr(built, 'COCOAPI'):
+        if out := filtered_samples(scope, leaf, len(built)):
+            yield f'{split}_dataloader.dataset: {out}'
+    elif out := left_out_files(cfg, split, leaf):
+        yield out

@@ -9,6 +9,9 @@ from mmengine.config import Config
 from ..errors import DataError
 from .channels import check_channels
 from .coco import check_coco, leaf_datasets
+from .evaluators import check_evaluators
+from .label_maps import label_map_problems
+from .left_out import unused_folder
 from .lists import check_lists
 
 
@@ -21,12 +24,20 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
 
     Raises:
         ConfigError: As `check_channels`.
-        DataError: As `check_present`, `check_coco` and `check_lists`.
+        DataError: As `check_present`, `check_coco`, `check_lists` and `check_evaluators`, if mmseg
+            or mmpretrain takes none of the images in a folder, or if nothing can be learned from
+            label maps.
     """
     check_present(cfg, splits)
     check_channels(cfg, splits)
     check_coco(cfg, splits)
     check_lists(cfg, splits)
+    check_evaluators(cfg, splits)
+    for split, leaf in _leaves(cfg, splits):
+        if problem := unused_folder(cfg, split, leaf):
+            raise DataError(f'no image is left: {problem}')
+    for problem in label_map_problems(cfg, splits):
+        raise DataError(problem)
 
 
 def check_present(cfg: Config, splits: Sequence[str]) -> None:
@@ -64,6 +75,12 @@ def check_present(cfg: Config, splits: Sequence[str]) -> None:
             f'Without data at hand, `python tools/dataset_converters/make_shapes.py data/shapes` '
             f'draws a small sample set for the configs in configs/demo/.'
         )
+
+
+def _leaves(cfg: Config, splits: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for split in splits:
+        for leaf in leaf_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset')):
+            yield split, leaf
 
 
 def _paths(dataset: Mapping[str, Any]) -> Iterator[str]:

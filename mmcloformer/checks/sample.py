@@ -1,6 +1,7 @@
 """Loads one sample with its own pipeline and reports the faults that loading misses."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -10,10 +11,13 @@ from mmengine.dataset import BaseDataset
 
 from .image import decode, error_text, file_problem, unreadable_reason
 from .labels import class_problem, label_map_problem, size_hint
+from .learnable import class_counts
 from .masks import polygon_problem, run_length_problem
 
 
-def sample_problems(dataset: BaseDataset, index: int, num_classes: int | None) -> Iterator[str]:
+def sample_problems(
+    dataset: BaseDataset, index: int, num_classes: int | None, counts: Counter[int] | None = None
+) -> Iterator[str]:
     """Read the files of a sample, load them as training does, and check the result.
 
     Only the loading steps of the pipeline are run; the others are random and detect no bad files.
@@ -24,6 +28,7 @@ def sample_problems(dataset: BaseDataset, index: int, num_classes: int | None) -
         index: Index of the sample.
         num_classes: Labels must be below this number; None if the host assigns labels itself, as
             mmdet does.
+        counts: Gets the sample's labels, as `class_counts` counts them.
 
     Yields:
         Bad files, each with what is wrong and what to do.
@@ -32,12 +37,17 @@ def sample_problems(dataset: BaseDataset, index: int, num_classes: int | None) -
     try:
         info = dataset.get_data_info(index)
         name = _name(info)
-        yield from _problems(dataset, info, num_classes)
+        yield from _problems(dataset, info, num_classes, counts)
     except Exception as error:  # One sample must not end the examination of the others.
         yield f'{name}: cannot be examined ({error_text(error)}); correct or remove it'
 
 
-def _problems(dataset: BaseDataset, info: dict[str, Any], num_classes: int | None) -> Iterator[str]:
+def _problems(
+    dataset: BaseDataset,
+    info: dict[str, Any],
+    num_classes: int | None,
+    counts: Counter[int] | None,
+) -> Iterator[str]:
     if num_classes and (problem := class_problem(info.get('gt_label', []), num_classes)):
         yield f'{_name(info)}: {problem}'
     steps = [step for step in dataset.pipeline.transforms if type(step).__name__.startswith('Load')]
@@ -51,7 +61,7 @@ def _problems(dataset: BaseDataset, info: dict[str, Any], num_classes: int | Non
                 whole = False
     if whole:
         ignored = getattr(dataset, 'ignore_index', 255)
-        yield from _load(steps, info, contents, num_classes, ignored)
+        yield from _load(steps, info, contents, num_classes, ignored, counts)
 
 
 def _name(info: Mapping[str, Any]) -> str:
@@ -95,6 +105,7 @@ def _load(
     contents: Mapping[str, bytes],
     num_classes: int | None,
     ignored: int,
+    counts: Counter[int] | None,
 ) -> Iterator[str]:
     for step in steps:
         file = _file_of(step, info)
@@ -116,6 +127,8 @@ def _load(
         if loaded is None:  # The step is configured to skip unreadable images.
             return
         info = loaded
+    if counts is not None:
+        counts.update(class_counts(info, ignored))
     said = info.get('height'), info.get('width')
     if None not in said and 'img_shape' in info and said != tuple(info['img_shape']):
         height, width = info['img_shape']

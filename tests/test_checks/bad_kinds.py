@@ -177,7 +177,7 @@ ANNOTATION_FILES = [
     ),
     *crashes('{}', MASK, to.annotation_text('{}'), 'building', 'categories', FORMAT),
     *crashes('no images', MASK, NO_IMAGES, 'building', 'at least one array', FORMAT),
-    *crashes('no objects', MASK, NO_OBJECTS, 'building', 'at least one array', 'no samples in it'),
+    *crashes('no objects', MASK, NO_OBJECTS, 'building', 'at least one array', 'no image is left'),
     *harms('no objects', MASK, NO_OBJECTS, 'leaves out every object', VAL),
     *tolerated('image without objects', MASK, to.annotations(to.move_objects)),
     *crashes(

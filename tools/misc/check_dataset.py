@@ -25,16 +25,20 @@ def main() -> None:
     cfg = read_config(args.config, args.cfg_options)
 
     start = time.perf_counter()
-    samples, problems = check_dataset(cfg, args.workers)
+    samples, problems, warnings = check_dataset(cfg, args.workers)
     total = sum(samples.values())
     splits = ', '.join(f'{split} {count}' for split, count in samples.items())
+    for warning in warnings:
+        print(f'warning: {warning}')
     if problems:
         print('\n'.join(problems))
         number = f'{len(problems)} problem{"s" * (len(problems) > 1)}'
         raise DataError(f'{number}, listed above, in {total} samples ({splits})')
-    print(
-        f'all {total} samples are good ({splits}), examined in {time.perf_counter() - start:.1f} s'
+    listed = (
+        f'; {len(warnings)} warning{"s" * (len(warnings) > 1)}, listed above' if warnings else ''
     )
+    seconds = time.perf_counter() - start
+    print(f'all {total} samples are good ({splits}), examined in {seconds:.1f} s{listed}')
 
 
 if __name__ == '__main__':
