@@ -2,7 +2,8 @@
 # below `_base_`, and run `python tools/train.py configs/COPY.py --auto-scale-lr`. Unedited, it
 # trains on the scenes that tools/dataset_converters/make_shapes.py generates.
 #
-# Schedule: 12 epochs, as on COCO, of which 1 is warm-up; learning rate x 0.1 after epochs 8 and 11.
+# Schedule: 12 epochs, as on COCO, of which 2 are warm-up; learning rate x 0.1 after epochs 8 and
+# 11.
 _base_ = 'mask-rcnn_cloformer_xxs_coco.py'
 
 root = 'data/shapes/coco/'
@@ -21,6 +22,6 @@ weights = dict(type='Pretrained', checkpoint='mmcloformer://cloformer_xxs_tiny-i
 heads = dict(num_classes=len(classes))
 model = dict(backbone=dict(init_cfg=weights), roi_head=dict(bbox_head=heads, mask_head=heads))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.001, begin=0, end=1, convert_to_iter_based=True),
+    dict(type='LinearLR', start_factor=0.001, begin=0, end=2, convert_to_iter_based=True),
     dict(type='MultiStepLR', milestones=[8, 11], gamma=0.1, begin=0, end=12),
 ]

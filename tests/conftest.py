@@ -12,6 +12,7 @@ from unittest import mock
 
 import pytest
 from mmengine.visualization import Visualizer
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 import mmcloformer  # noqa: F401  (before any host: it puts the ops stand-in in place)
 from mmcloformer.apis.cli import exit_on_user_error
@@ -53,6 +54,19 @@ def pytest_collection_modifyitems(items):
         if item.path in paths:
             item.add_marker('stack_independent')
     items.sort(key=lambda item: TESTS / 'test_tools' not in item.path.parents)
+
+
+def end_workers():
+    """End the worker processes of all loaders, and collect what holds them.
+
+    When the collector did that at a time of its own, Python's parser raised "AST constructor
+    recursion depth mismatch". When it frees a loader's queues first, each worker is waited for in
+    vain for five seconds.
+    """
+    for each in gc.get_objects():
+        if type(each) is _MultiProcessingDataLoaderIter:
+            each._shutdown_workers()
+    gc.collect()
 
 
 def forget_visualizers():
@@ -130,9 +144,7 @@ def tool_main():
             with argv, contextlib.redirect_stdout(stdout):
                 load_tool(tool)['main']()
         finally:
-            # Ends the workers of the Runner's loaders now. When the collector did that while
-            # Python parsed source code, it raised "AST constructor recursion depth mismatch".
-            gc.collect()
+            end_workers()
             print(stdout.getvalue())
         return stdout.getvalue()
 

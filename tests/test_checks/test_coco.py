@@ -19,7 +19,7 @@ TRAIN = 'annotations/instances_train2017.json'
 
 @pytest.fixture
 def cfg(shapes):
-    cfg = Config.fromfile(ROOT / 'configs/retinanet_cloformer_xs_custom.py')
+    cfg = Config.fromfile(ROOT / 'configs/retinanet_cloformer_xxs_custom.py')
     for split in ('train', 'val', 'test'):
         cfg[f'{split}_dataloader'].dataset.data_root = f'{shapes}/coco/'
     for split in ('val', 'test'):

@@ -19,7 +19,7 @@ def root(shapes, tmp_path):
 
 @pytest.fixture
 def cfg(root):
-    cfg = Config.fromfile(ROOT / 'configs/retinanet_cloformer_xs_custom.py')
+    cfg = Config.fromfile(ROOT / 'configs/retinanet_cloformer_xxs_custom.py')
     for split in ('train', 'val', 'test'):
         cfg[f'{split}_dataloader'].dataset.data_root = f'{root}/'
     for split in ('val', 'test'):

@@ -70,7 +70,7 @@ def test_a_scheduler_that_would_never_start():
 
 @pytest.mark.parametrize('images', [2, 16, 1000])
 def test_the_template_for_own_data_fits_few_images(images):
-    cfg = Config.fromfile(ROOT / 'configs/retinanet_cloformer_xs_custom.py')
+    cfg = Config.fromfile(ROOT / 'configs/retinanet_cloformer_xxs_custom.py')
     assert schedule_problems(cfg, images) == ([], [])
     coco = Config.fromfile(ROOT / 'configs/retinanet_cloformer_xs_coco.py')
     assert bool(schedule_problems(coco, images)[1]) == (images < 84)

@@ -1,4 +1,7 @@
-"""The template for a user's own data, filled in as its comment says and run by the tools."""
+"""The templates for a user's own data, filled in as their comments say and run by the tools."""
+
+import json
+import re
 
 import pytest
 import torch
@@ -7,79 +10,99 @@ from mmengine.config import Config
 from mmcloformer import CloFormer
 from tests.conftest import ROOT
 
-TEMPLATE = ROOT / 'configs' / 'retinanet_cloformer_xs_custom.py'
-SMALL = [
+DETECTOR = 'retinanet_cloformer_xxs'
+INSTANCES = 'mask-rcnn_cloformer_xxs'
+SEGMENTOR = 'semantic-fpn_cloformer_xxs'
+CLASSIFIER = 'cloformer_xxs'
+PACKAGED = 'mmcloformer://cloformer_xxs_tiny-imagenet'
+ONCE = ['default_hooks.logger.interval=1', 'train_dataloader.batch_size=2']
+FEW = ['train_dataloader.dataset.indices=4', 'val_dataloader.dataset.indices=2']
+COCO = [
+    *ONCE, *FEW, 'train_cfg.max_epochs=1', 'param_scheduler=[]',
     'train_dataloader.dataset.pipeline.2.scale=(128,128)',
     'val_dataloader.dataset.pipeline.1.scale=(128,128)',
-    'train_dataloader.dataset.indices=4',
-    'val_dataloader.dataset.indices=2',
-    'train_cfg.max_epochs=1',
-    'default_hooks.logger.interval=1',
-    'model.test_cfg.score_thr=0',  # So that an untrained head finds something.
-]
+]  # fmt: skip
+# An untrained head finds nothing at the usual threshold.
+SMALL = {
+    DETECTOR: [*COCO, 'model.test_cfg.score_thr=0', 'model.test_cfg.nms_pre=50'],
+    INSTANCES: [*COCO, 'model.test_cfg.rcnn.score_thr=0', 'model.test_cfg.rpn.max_per_img=20'],
+    SEGMENTOR: [
+        *ONCE, *FEW, 'train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'param_scheduler=[]',
+        'model.data_preprocessor.size=(64,64)',
+        'train_dataloader.dataset.pipeline.3.crop_size=(64,64)',
+        'val_dataloader.dataset.pipeline.1.scale=(64,64)',
+    ],
+    CLASSIFIER: [
+        *ONCE, *FEW, 'train_cfg.max_epochs=1', 'param_scheduler=[]',
+        'train_dataloader.dataset.pipeline.1.scale=64',
+        'val_dataloader.dataset.pipeline.1.scale=64',
+        'val_dataloader.dataset.pipeline.2.crop_size=64',
+    ],
+}  # fmt: skip
+METRIC = {
+    DETECTOR: 'coco/bbox_mAP:',
+    INSTANCES: 'coco/segm_mAP:',
+    SEGMENTOR: 'mIoU:',
+    CLASSIFIER: 'accuracy/top1:',
+}
 
 
 @pytest.fixture
 def fill_in(tmp_path):
-    """Copy the template and set lines of it, each named by how it starts."""
+    """Copy a template and set lines of it, each named by how it starts."""
 
-    def fill_in(**lines):
-        base = f"_base_ = '{ROOT}/configs/retinanet_cloformer_xs_coco.py'"
-        text = TEMPLATE.read_text().replace("_base_ = 'retinanet_cloformer_xs_coco.py'", base)
-        rows = text.splitlines()
-        for name, value in lines.items():
-            (row,) = [i for i, row in enumerate(rows) if row.startswith(f'{name} = ')]
-            rows[row] = f'{name} = {value}'
-        for uncommented in ("# model['backbone'] = ", '# load_from = '):
-            assert sum(row.startswith(uncommented) for row in rows) == 1
+    def fill_in(name, **lines):
+        text = (ROOT / f'configs/{name}_custom.py').read_text()
+        text = text.replace("_base_ = '", f"_base_ = '{ROOT}/configs/")
+        for start, value in lines.items():
+            text, count = re.subn(rf'^{start} = .*$', f'{start} = {value}', text, flags=re.M)
+            assert count == 1
         path = tmp_path / 'mine.py'
-        path.write_text('\n'.join(rows) + '\n')
+        path.write_text(text)
         return path
 
     return fill_in
 
 
-def uncomment(path, start, checkpoint):
-    text = path.read_text()
-    (row,) = [row for row in text.splitlines() if row.startswith(f'# {start}')]
-    placeholder = row.split("'")[-2]
-    path.write_text(text.replace(row, row.removeprefix('# ').replace(placeholder, str(checkpoint))))
+@pytest.mark.parametrize('name', SMALL)
+def test_it_inherits_the_recipe_and_starts_from_the_weights(name):
+    cfg = Config.fromfile(ROOT / f'configs/{name}_custom.py')
+    suffix = {SEGMENTOR: 'ade20k', CLASSIFIER: 'imagenet'}.get(name, 'coco')
+    base = Config.fromfile(ROOT / f'configs/{name}_{suffix}.py')
+    assert cfg.optim_wrapper == base.optim_wrapper
+    assert cfg.model.backbone.init_cfg.checkpoint == PACKAGED
+    steps = [[step.type for step in c.train_dataloader.dataset.pipeline] for c in (cfg, base)]
+    assert steps[0] == steps[1]
+    assert cfg.auto_scale_lr.base_batch_size == base.auto_scale_lr.base_batch_size
 
 
-def test_it_inherits_the_recipe():
-    cfg, coco = (
-        Config.fromfile(TEMPLATE.parent / name)
-        for name in (TEMPLATE, 'retinanet_cloformer_xs_coco.py')
-    )
-    assert cfg.optim_wrapper == coco.optim_wrapper
-    assert cfg.train_dataloader.dataset.pipeline == coco.train_dataloader.dataset.pipeline
+@pytest.mark.parametrize('name', [DETECTOR, INSTANCES, SEGMENTOR, CLASSIFIER])
+def test_generated_sets(name, run_logged, fill_in, shapes, tmp_path):
+    folder = {SEGMENTOR: 'ade20k', CLASSIFIER: 'imagenet'}.get(name, 'coco/')
+    config = fill_in(name, root=repr(f'{shapes}/{folder}'))
+    log = run_logged('train.py', config, '--cfg-options', *SMALL[name], work_dir=tmp_path / 'work')
+    assert 'CloFormer: loaded' in log
+    assert METRIC[name] in log
 
 
-@pytest.mark.slow
 def test_it_starts_from_a_classifier_and_from_a_detector(
     run_logged, fill_in, shapes, tmp_path, capsys
 ):
-    config = fill_in(root=repr(f'{shapes}/coco/'))
-    backbone = CloFormer('xs', out_indices=(3,)).state_dict()
+    root = repr(f'{shapes}/coco/')
+    backbone = CloFormer('xxs', out_indices=(3,)).state_dict()
     classifier = tmp_path / 'imagenet.pth'
     torch.save({f'backbone.{key}': value for key, value in backbone.items()}, classifier)
-    uncomment(config, "model['backbone']", classifier)
-    log = run_logged(
-        'train.py', config, '--auto-scale-lr', '--cfg-options', *SMALL,
-        work_dir=tmp_path / 'first',
-    )  # fmt: skip
+    weights = f"dict(type='Pretrained', checkpoint='{classifier}')"
+    config = fill_in(DETECTOR, root=root, weights=weights)
+    options = ['--cfg-options', *SMALL[DETECTOR]]
+    log = run_logged('train.py', config, '--auto-scale-lr', *options, work_dir=tmp_path / 'first')
     assert 'CloFormer: loaded' in log
-    assert 'coco/bbox_mAP:' in log
-    log = run_logged(
-        'test.py', config, tmp_path / 'first' / 'epoch_1.pth', '--cfg-options',
-        *(option.replace('val_', 'test_') for option in SMALL), work_dir=tmp_path / 'test',
-    )  # fmt: skip
-    assert 'coco/bbox_mAP:' in log
 
     # A detector of other classes, as COCO's 80: all but the last layer of its head is taken.
-    config = fill_in(root=repr(f'{shapes}/coco/'), classes="('ring', 'square', 'star')")
-    uncomment(config, 'load_from', tmp_path / 'first' / 'epoch_1.pth')
-    run_logged('train.py', config, '--cfg-options', *SMALL, work_dir=tmp_path / 'second')
+    config = fill_in(DETECTOR, root=root, classes="('ring', 'star', 'triangle')")
+    with config.open('a') as file:
+        file.write(f"load_from = '{tmp_path / 'first' / 'epoch_1.pth'}'\n")
+    run_logged('train.py', config, *options, work_dir=tmp_path / 'second')
     # The host prints this and does not log it.
     assert 'size mismatch for bbox_head.retina_cls.weight' in capsys.readouterr().out
     weights = torch.load(tmp_path / 'second' / 'epoch_1.pth', weights_only=False)['state_dict']
@@ -87,19 +110,61 @@ def test_it_starts_from_a_classifier_and_from_a_detector(
 
 
 def test_a_wrong_class_stops_before_training(tool_error, fill_in, shapes):
-    config = fill_in(root=repr(f'{shapes}/coco/'), classes="('ring', 'cube')")
+    config = fill_in(DETECTOR, root=repr(f'{shapes}/coco/'), classes="('ring', 'cube')")
     message = tool_error('train.py', config)
     assert 'no category is called cube; there are ring, square, star, triangle' in message
 
 
-def test_real_photographs(run_logged, fill_in, real_data, tmp_path):
-    layout = "dict(ann_file='annotations.json', data_prefix=dict(img='images/'))"
-    config = fill_in(
-        root=repr(f'{real_data}/fruits_nuts/'),
-        classes="('date', 'fig', 'hazelnut')",
-        train=layout,
-        val=layout,
+FRUITS = "dict(ann_file='annotations.json', data_prefix=dict(img='images/'))"
+REAL = {
+    'boxes': (
+        DETECTOR,
+        dict(
+            root="'{data}/bccd/'",
+            classes="('RBC', 'WBC', 'Platelets')",
+            train="dict(ann_file='annotations/train.json', data_prefix=dict(img='images/'))",
+            val="dict(ann_file='annotations/val.json', data_prefix=dict(img='images/'))",
+        ),
+    ),
+    'masks': (
+        INSTANCES,
+        dict(
+            root="'{data}/fruits_nuts/'",
+            classes="('date', 'fig', 'hazelnut')",
+            train=FRUITS,
+            val=FRUITS,
+        ),
+    ),
+    'label maps': (
+        SEGMENTOR,
+        dict(
+            root="'{data}/camvid'",
+            classes='tuple("abcdefghijk")',
+            palette='[(20 * i, 0, 0) for i in range(11)]',
+            zero_is_void='False',
+            train="dict(img_path='images/train', seg_map_path='annotations/train')",
+            val="dict(img_path='images/val', seg_map_path='annotations/val')",
+        ),
+    ),
+    'folders': (CLASSIFIER, dict(root="'{data}/imagenet'", classes='{folders}')),
+}
+
+
+@pytest.mark.parametrize('kind', REAL)
+def test_real_photographs(kind, run_logged, fill_in, real_data, tmp_path):
+    name, lines = REAL[kind]
+    folders = sorted(path.name for path in (real_data / 'imagenet/train').iterdir())
+    values = {
+        key: value.replace('{data}', str(real_data)).replace('{folders}', json.dumps(folders))
+        for key, value in lines.items()
+    }
+    config = fill_in(name, **values)
+    extra = []
+    if kind == 'label maps':  # 11 is unlabelled.
+        extra = ['model.decode_head.ignore_index=11', 'val_evaluator.ignore_index=11']
+        extra += ['model.data_preprocessor.seg_pad_val=11']
+        extra += [f'{split}_dataloader.dataset.ignore_index=11' for split in ('train', 'val')]
+    log = run_logged(
+        'train.py', config, '--cfg-options', *SMALL[name], *extra, work_dir=tmp_path / 'work'
     )
-    log = run_logged('train.py', config, '--cfg-options', *SMALL, work_dir=tmp_path / 'work')
-    assert 'coco/bbox_mAP:' in log
-    assert (tmp_path / 'work' / 'epoch_1.pth').is_file()
+    assert METRIC[name] in log

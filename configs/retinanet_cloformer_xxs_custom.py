@@ -2,9 +2,10 @@
 # `_base_`, and run `python tools/train.py configs/COPY.py --auto-scale-lr`, which scales the
 # learning rate to your number of GPUs. Unedited, it trains on the scenes that
 # tools/dataset_converters/make_shapes.py generates.
-# The schedule is 12 epochs, as on COCO. The warm-up is 2 epochs, so that it fits few images: with
-# 40 images / 2 per batch = 20 iterations per epoch, COCO's 500 iterations would be 25 epochs.
-_base_ = 'retinanet_cloformer_xs_coco.py'
+#
+# Schedule: 12 epochs, as on COCO. The warm-up is 2 epochs, so that it fits few images: with 40
+# images / 2 per batch = 20 iterations per epoch, COCO's 500 iterations would be 25 epochs.
+_base_ = 'retinanet_cloformer_xxs_coco.py'
 
 root = 'data/shapes/coco/'
 classes = ('ring', 'square', 'star', 'triangle')  # As in the annotation files, in the same order.
@@ -17,11 +18,12 @@ val_dataloader = dict(dataset=dict(**dataset, **val))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=root + val['ann_file'])
 test_evaluator = val_evaluator
-model = dict(bbox_head=dict(num_classes=len(classes)))
+
+# These weights, or those of a classifier of your own: checkpoint='classifier.pth'. To start from a
+# detector instead, with any number of classes, add: load_from = 'detector.pth'
+weights = dict(type='Pretrained', checkpoint='mmcloformer://cloformer_xxs_tiny-imagenet')
+model = dict(backbone=dict(init_cfg=weights), bbox_head=dict(num_classes=len(classes)))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, begin=0, end=2, convert_to_iter_based=True),
     dict(type='MultiStepLR', milestones=[8, 11], gamma=0.1, begin=0, end=12),
 ]
-# To start from a pre-trained classifier, or from a detector with any number of classes:
-# model['backbone'] = dict(init_cfg=dict(type='Pretrained', checkpoint='classifier.pth'))
-# load_from = 'detector.pth'
