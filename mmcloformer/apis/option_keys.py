@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -89,7 +89,7 @@ def _find_nested(cfg: Config, option: str) -> str | None:
 
 def _walk(node: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Yield the paths of all fields, and their values."""
-    items = node.items() if isinstance(node, dict) else ()
+    items: Iterable[tuple[Any, Any]] = node.items() if isinstance(node, dict) else ()
     if isinstance(node, (list, tuple)):
         items = enumerate(node)
     for key, value in items:

@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.model import ImgDataPreprocessor
 
 from ..errors import ConfigError
@@ -104,6 +105,34 @@ def channel_problems(cfg: Config, splits: Sequence[str] = ()) -> Iterator[str]:
             yield from dict.fromkeys(
                 _describe(where, loaded, preprocessor, field, wanted) for where, loaded in found
             )
+
+
+def first_image_problems(cfg: Config, split: str, dataset: BaseDataset) -> Iterator[str]:
+    """Load the first image of a data set as training does, and compare its number of channels.
+
+    This finds what `channel_problems` cannot know, such as the bands of a TIFF file.
+
+    Args:
+        cfg: The whole config.
+        split: `train`, `val` or `test`.
+        dataset: A built data set of that split.
+
+    Yields:
+        As `channel_problems`; nothing if that finds a problem of this split, or the image cannot
+        be loaded.
+    """
+    preprocessor = _read_preprocessor(cfg) if 'model' in cfg else None
+    backbones = [*_backbones(cfg.model, 'model', ())] if preprocessor else []
+    if not preprocessor or not backbones or [*channel_problems(cfg, (split,))]:
+        return
+    try:
+        image = dataset[0]['inputs']
+    except Exception:  # Any error of the host, which the examination of the files reports.
+        return
+    for field, wanted, parents in backbones if getattr(image, 'ndim', 0) == 3 else ():
+        given = preprocessor.apply(image.shape[0])
+        if given != wanted and _are_hosts(parents, cfg.default_scope, 'models', 'MODELS'):
+            yield _describe(f'{split}_dataloader.dataset', len(image), preprocessor, field, wanted)
 
 
 def backbone_channels(cfg: Config) -> int | None:
@@ -223,7 +252,7 @@ def _describe(
     changes = []
     if loaded not in (None, wanted):
         color = _COLOR_TYPES.get(wanted, 'unchanged')
-        changes.append(f"color_type='{color}' of LoadImageFromFile")
+        changes.append(f"color_type='{color}' of LoadImageFromFile (or other files)")
     values = {preprocessor.mean, preprocessor.std}
     if values - {1, wanted} or not (preprocessor.any_number or values <= {1, 3}):
         found.append(

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import ConfigError, DataError
 from .annotations import annotation_problems, evaluator_problems
-from .channels import channel_problems
+from .channels import channel_problems, first_image_problems
 from .coco import class_numbers, dataset_problems, leaf_datasets
 from .evaluators import evaluator_misfits
 from .learnable import UNITS, absent_classes, unlearnable
@@ -123,7 +123,9 @@ def _split_problems(
             yield from (f'{where}: {cause}' for cause in causes or [str(error)])
     counts: Counter[int] = Counter()
     for each in built:
-        yield from _examine(each, _num_classes(cfg, each), workers, split, counts)
+        found = [*_examine(each, _num_classes(cfg, each), workers, split, counts)]
+        # The whole pipeline runs on good files only: a bad mask can take all memory.
+        yield from found or first_image_problems(cfg, split, each)
     samples[split] = sum(map(len, built))
     scope = cfg.get('default_scope')
     if built and scope in UNITS and (names := _class_names(cfg, built[0])):

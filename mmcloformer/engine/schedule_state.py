@@ -65,14 +65,16 @@ def _optimizer_changes(runner: Runner, checkpoint: Mapping[str, Any]) -> Iterato
     for path, part, state in parts:
         old = state.get('param_groups') if isinstance(state, Mapping) else None
         if old is not None and hasattr(part, 'optimizer'):
-            yield from _group_changes(f'{path}.optimizer', part.optimizer.param_groups, old)
+            groups = part.optimizer.param_groups
+            # The strategies of a FlexibleRunner may regroup the parameters.
+            yield from _group_changes(f'{path}.optimizer', groups, old, isinstance(runner, Runner))
 
 
 def _group_changes(
-    path: str, own: Sequence[Mapping[str, Any]], old: Sequence[Mapping[str, Any]]
+    path: str, own: Sequence[Mapping[str, Any]], old: Sequence[Mapping[str, Any]], is_plain: bool
 ) -> Iterator[str]:
     sizes, old_sizes = ([len(group['params']) for group in groups] for groups in (own, old))
-    if sizes != old_sizes:
+    if sizes != old_sizes and is_plain:
         raise CheckpointError(
             f'the checkpoint has {len(old)} parameter groups with {sum(old_sizes)} parameters in '
             f'its optimizer, {path} of this config {len(own)} with {sum(sizes)}: resume with the '

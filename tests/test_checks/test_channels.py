@@ -1,3 +1,5 @@
+import copy
+import functools
 import itertools
 import re
 from importlib import import_module
@@ -28,8 +30,13 @@ class StepOfAUser:
         return results
 
 
+@functools.cache
+def read(scope):
+    return Config.fromfile(ROOT / 'configs/demo' / f'{DEMO[scope]}.py')
+
+
 def config(scope, **options):
-    cfg = Config.fromfile(ROOT / 'configs/demo' / f'{DEMO[scope]}.py')
+    cfg = copy.deepcopy(read(scope))
     cfg.merge_from_dict(options)
     return cfg
 
@@ -107,7 +114,7 @@ def test_grey_images(scope):
         'train_dataloader.dataset.pipeline loads images of 3 channels',
         'model.backbone.in_channels=1',
         'data_preprocessor has a mean of 3 and a std of 3 values',
-        "set color_type='grayscale' of LoadImageFromFile, mean and std of 1 value",
+        "set color_type='grayscale' of LoadImageFromFile (or other files), mean and std of 1 value",
         'or model.backbone.in_channels=3',
     ):
         assert words in message
@@ -129,7 +136,9 @@ def test_four_channels(scope):
     preprocessor(cfg)[CONVERTS[scope]] = False
     assert problems(cfg) == []
     cfg.train_dataloader.dataset.pipeline[0].color_type = 'color'
-    assert "set color_type='unchanged' of LoadImageFromFile, or" in problems(cfg)[0]
+    assert (
+        "set color_type='unchanged' of LoadImageFromFile (or other files), or" in problems(cfg)[0]
+    )
 
 
 def test_all_splits_and_wrapped_data_sets_are_compared():
@@ -175,6 +184,26 @@ def test_what_is_not_known_is_left_alone():
     cfg.train_dataloader.dataset.pipeline[0].type = 'LoadSingleRSImageFromFile'
     assert 'has a mean of 3' in problems(cfg)[0]
     assert problems(cfg, ())[0].startswith('the numbers of channels disagree: model.backbone')
+
+
+@pytest.mark.parametrize('wanted', [1, 4])
+def test_the_examination_looks_into_the_first_file(shapes, wanted):
+    """The number of channels depends on the files, which have three."""
+    cfg = config('mmpretrain', **{'model.backbone.in_channels': wanted})
+    cfg.data_preprocessor = dict(num_classes=4)
+    for split in ('train', 'val', 'test'):
+        dataset = cfg[f'{split}_dataloader'].dataset
+        dataset.data_root = f'{shapes}/imagenet'
+        dataset.pipeline[0].color_type = 'unchanged'
+    check_data(cfg, ('train', 'val'))
+    found = check_dataset(cfg, workers=0).problems
+    assert [line.split('; set')[0] for line in found] == [
+        f'the numbers of channels disagree: {split}_dataloader.dataset.pipeline loads images of '
+        f'3 channels, model.backbone.in_channels={wanted}'
+        for split in ('train', 'val')
+    ]
+    cfg.model.backbone.in_channels = 3
+    assert check_dataset(cfg, workers=0).problems == []
 
 
 def test_training_and_the_examination_say_it(shapes):
