@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset
 
-from ..errors import DataError, join_first
+from ..errors import join_first
 from .annotations import box_problem, by_problem, size_problems
+from .class_names import read_classes
 from .learnable import box_problems, box_warnings
 from .left_out import filtered_images
 from .text import decode_text, mark_problem
 
-# Heads whose classes are not the data set's: objectness, and the surfaces of COCO-Stuff.
-_OTHER_CLASSES = ('rpn_head', 'semantic_head')
 # Fields that pycocotools reads from every annotation when it builds its index.
 _INDEXED = ('id', 'image_id', 'category_id')
 # A polygon mask in valid JSON, numbers without exponents; the parser sees all others.
@@ -34,34 +32,26 @@ _POLYGONS = re.compile(
 )
 
 
-def check_coco(cfg: Config, splits: Sequence[str]) -> None:
-    """Check the annotation files of a detector, and the number of classes of its heads.
+def coco_problems(cfg: Config, splits: Sequence[str]) -> Iterator[str]:
+    """Yield what is wrong with the annotation files of a detector.
 
-    The files and folders must exist (see `check_data`). Files on other back ends, and datasets that
-    load or parse annotations with code of their own, are not checked.
+    The files and folders must exist (see `check_present`). Files on other back ends, and datasets
+    that load or parse annotations with code of their own, are not checked.
 
     Args:
         cfg: The whole config; nothing happens unless its host is mmdet.
         splits: Which of `train`, `val` and `test` to check.
 
-    Raises:
-        DataError: If classes and categories differ, an image is missing or has no size, two images
-            share an id, an annotation refers to an unlisted image or category or its box is not
-            four finite numbers, a head has another number of classes than the training set, every
-            object is a crowd, boxes are written as corners, or no image is left after filtering.
-            The message lists every problem.
+    Yields:
+        Classes that differ from the categories, images that are missing or have no size, two images
+        that share an id, annotations that refer to an unlisted image or category, boxes that are
+        not four finite numbers or are written as corners, nothing but crowds, and files of which
+        no image is left after filtering.
     """
-    if cfg.get('default_scope') != 'mmdet':
-        return
-    problems = [
-        problem
-        for split in splits
-        for dataset in leaf_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset'))
-        for problem in dataset_problems(cfg, split, dataset)
-    ]
-    if problems:
-        listed = '\n'.join(f'  {problem}' for problem in problems)
-        raise DataError(f'the data do not fit the config:\n{listed}')
+    if cfg.get('default_scope') == 'mmdet':
+        for split in splits:
+            for dataset in leaf_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset')):
+                yield from dataset_problems(cfg, split, dataset)
 
 
 def leaf_datasets(dataset: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
@@ -86,7 +76,7 @@ def dataset_problems(
     images: bool = True,
     warnings: list[str] | None = None,
 ) -> Iterator[str]:
-    """Yield the problems that `check_coco` finds in one dataset.
+    """Yield the problems that `coco_problems` finds in one dataset.
 
     Args:
         cfg: The whole config, of mmdet.
@@ -96,25 +86,12 @@ def dataset_problems(
         warnings: Gets what is unusual but may be meant, such as images that are left out.
     """
     from mmdet.datasets import CocoDataset
-    from mmdet.registry import DATASETS
 
-    kind: Any = dataset['type']
-    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-    has_metainfo = isinstance(kind, type) and issubclass(kind, BaseDataset)
-    if not has_metainfo:
-        return
     where = f'{split}_dataloader.dataset'
-    metainfo = kind._load_metainfo(dataset.get('metainfo'))
-    classes = metainfo.get('classes', ())
-    if isinstance(classes, str):
-        yield f'{where}.metainfo.classes is one string; write a tuple: ({classes!r},)'
+    _, found = read_classes(cfg, where, dataset)
+    if found is None:
         return
-    if split == 'train' and classes:
-        # Panoptic data sets have more classes than the heads for boxes and masks.
-        allowed = {len(classes), len(metainfo.get('thing_classes', classes))}
-        for field, number in class_numbers(cfg.model):
-            if number not in allowed:
-                yield f'{field} is {number}, but {where} has {len(classes)} classes'
+    kind, classes = found.kind, found.names or ()
     root, prefix = dataset.get('data_root') or '', dataset.get('data_prefix') or {}
     file = os.path.join(root, dataset.get('ann_file', ''))
     folder = os.path.join(root, prefix.get('img') or '')
@@ -132,36 +109,6 @@ def dataset_problems(
             yield f'{file} ({where}): {problem}'
         if warnings is not None:
             warnings += [f'{file} ({where}): {each}' for each in unusual]
-
-
-def class_numbers(model: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """Yield the number of classes of each head of a model.
-
-    Args:
-        model: The model's config.
-
-    Yields:
-        The name of the config field and its value.
-    """
-    # In grounding models num_classes is the maximum number of text tokens.
-    if 'language_model' not in model:
-        heads = {key: value for key, value in model.items() if key.endswith('head')}
-        yield from _numbers_below(heads, 'model')
-
-
-def _numbers_below(node: Any, path: str) -> Iterator[tuple[str, int]]:
-    if isinstance(node, (list, tuple)):
-        node = dict(enumerate(node))
-    if not isinstance(node, Mapping):
-        return
-    if 'num_classes' in node:
-        yield f'{path}.num_classes', node['num_classes']
-    elif 'num_things_classes' in node:
-        number = node['num_things_classes'] + node.get('num_stuff_classes', 0)
-        yield f'{path}.num_things_classes + num_stuff_classes', number
-    for key, child in node.items():
-        if key not in _OTHER_CLASSES:
-            yield from _numbers_below(child, f'{path}.{key}')
 
 
 def _file_problems(
@@ -194,7 +141,7 @@ def _file_problems(
     if absent := [name for name in classes if name not in names]:
         yield f'no category is called {join_first(absent)}; there are {join_first(names)}'
     elif classes != used:
-        yield f'its order gives the classes their numbers: write them as {tuple(used)}'
+        yield from _order_problems(categories, annotations, classes)
     with_objects = _with_objects(images, annotations, categories, used)
     if folder:
         loaded = with_objects if filter_cfg.get('filter_empty_gt') else images
@@ -235,6 +182,37 @@ def _file_problems(
         if each['category_id'] in unknown_categories
     )
     yield from by_problem((each, _box_problem(each)) for each in counted)
+
+
+def _order_problems(
+    categories: Sequence[Mapping[str, Any]],
+    annotations: Sequence[Mapping[str, Any]],
+    classes: Sequence[str],
+) -> Iterator[str]:
+    """Yield why the categories do not have the classes' order, or share a name."""
+    ids: dict[str, list[Any]] = {
+        name: [] for each in categories if (name := each['name']) in classes
+    }
+    for each in categories:
+        if each['name'] in ids:
+            ids[each['name']].append(each['id'])
+    counted = {each['category_id'] for each in annotations}
+    for name, those in ids.items():
+        if len(those) > 1:
+            unused = [each for each in those if each not in counted]
+            # Where no image of the split shows the class, the last one is kept.
+            unused = unused[: len(those) - 1]
+            advice = (
+                f'no annotation has {join_first(unused)}, so delete it from categories'
+                if unused
+                else 'rename them, or give one of them to all annotations and delete the others'
+            )
+            yield (
+                f'the categories {join_first(those)} are all called {name}, and the host takes '
+                f'each for a class; {advice}'
+            )
+    if list(classes) != list(ids):
+        yield f'its order gives the classes their numbers: write them as {tuple(ids)}'
 
 
 def parse_without_polygons(text: str) -> Any:

@@ -18,8 +18,10 @@ from torch.utils.data import DataLoader, Dataset
 from ..errors import ConfigError, DataError
 from .annotations import annotation_problems, evaluator_problems
 from .channels import channel_problems, first_image_problems
-from .coco import class_numbers, dataset_problems, leaf_datasets
+from .classes import class_problems
+from .coco import dataset_problems, leaf_datasets
 from .evaluators import evaluator_misfits
+from .heads import head_numbers
 from .learnable import UNITS, absent_classes, unlearnable
 from .left_out import filtered_samples, left_out_files, unused_folder
 from .lists import list_problems
@@ -74,10 +76,11 @@ def check_dataset(cfg: Config, workers: int) -> Findings:
     check_present(cfg, tuple(datasets))
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     samples: dict[str, int] = {}
-    problems = [*channel_problems(cfg, tuple(datasets))]
+    misfits = [*class_problems(cfg, tuple(datasets))]
+    problems = [*channel_problems(cfg, tuple(datasets)), *misfits]
     warnings: list[str] = []
     for split, dataset in datasets.items():
-        problems += _split_problems(cfg, split, dataset, workers, samples, warnings)
+        problems += _split_problems(cfg, split, dataset, workers, samples, misfits, warnings)
     same = cfg.get('test_evaluator') == cfg.get('val_evaluator') and 'test' not in datasets
     for split in ('val',) if same else ('val', 'test'):
         problems += evaluator_misfits(cfg, split)
@@ -94,13 +97,18 @@ def _split_problems(
     dataset: Mapping[str, Any],
     workers: int,
     samples: dict[str, int],
+    class_misfits: list[str],
     warnings: list[str],
 ) -> Iterator[str]:
     """Examine one split, and count its samples."""
     detection = cfg.get('default_scope') == 'mmdet'
+    misfit_of_classes = any(
+        misfit.startswith(f'{split}_dataloader') or f'({split}_dataloader' in misfit
+        for misfit in class_misfits
+    )
     leaves = list(leaf_datasets(dataset))
     built = []
-    explained = False
+    explained = misfit_of_classes
     for leaf in leaves:
         misfits: list[str] = []
         if detection:
@@ -114,7 +122,7 @@ def _split_problems(
             built.append(_build(leaf))
             warnings += _left_out(cfg, split, leaf, built[-1])
         except DataError as error:
-            if misfits:  # They explain the failure.
+            if misfits or misfit_of_classes:  # They explain the failure.
                 continue
             file = os.path.join(leaf.get('data_root') or '', leaf.get('ann_file') or '')
             local = file.endswith('.json') and Path(file).is_file()
@@ -156,7 +164,7 @@ def _num_classes(cfg: Config, dataset: BaseDataset) -> int | None:
     if cfg.get('default_scope') == 'mmdet':
         return None
     classes = dataset.metainfo.get('classes')
-    numbers = [number for _, number in class_numbers(cfg.model)]
+    numbers = [number.classes for number in head_numbers(cfg)]
     return min([*numbers, len(classes)] if classes else numbers, default=None)
 
 

@@ -8,7 +8,8 @@ from mmengine.config import Config
 
 from ..errors import DataError
 from .channels import check_channels
-from .coco import check_coco, leaf_datasets
+from .classes import class_problems
+from .coco import coco_problems, leaf_datasets
 from .evaluators import check_evaluators
 from .label_maps import label_map_problems
 from .left_out import unused_folder
@@ -24,13 +25,15 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
 
     Raises:
         ConfigError: As `check_channels`.
-        DataError: As `check_present`, `check_coco`, `check_lists` and `check_evaluators`, if mmseg
-            or mmpretrain takes none of the images in a folder, or if nothing can be learned from
-            label maps.
+        DataError: As `check_present`, `check_lists` and `check_evaluators`; if `class_problems` or
+            `coco_problems` finds any, all of which the message lists; if mmseg or mmpretrain takes
+            none of the images in a folder; or if nothing can be learned from label maps.
     """
     check_present(cfg, splits)
     check_channels(cfg, splits)
-    check_coco(cfg, splits)
+    if problems := [*class_problems(cfg, splits), *coco_problems(cfg, splits)]:
+        listed = '\n'.join(f'  {problem}' for problem in problems)
+        raise DataError(f'the data do not fit the config:\n{listed}')
     check_lists(cfg, splits)
     check_evaluators(cfg, splits)
     for split, leaf in _leaves(cfg, splits):

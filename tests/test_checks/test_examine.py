@@ -38,6 +38,7 @@ def test_real_photographs_are_good(real_data):
     for split in ('train', 'val', 'test'):
         classes = sorted(folder.name for folder in (root / 'train').iterdir())
         cfg[f'{split}_dataloader'].dataset.metainfo = dict(classes=classes)
+    cfg.model.head.num_classes = cfg.data_preprocessor.num_classes = 100
     assert check_dataset(cfg, workers=1) == (dict(train=100, val=100), [], [])
 
 
@@ -143,7 +144,8 @@ def test_classes_that_do_not_fit_are_listed_too(detector):
     cfg.model.bbox_head.num_classes = 3
     _, problems, _ = check_dataset(cfg, workers=0)
     assert problems == [
-        'model.bbox_head.num_classes is 3, but train_dataloader.dataset has 4 classes'
+        'model.bbox_head.num_classes is 3, but train_dataloader.dataset has 4 classes '
+        '(ring, square, star, triangle); set it to 4'
     ]
 
 

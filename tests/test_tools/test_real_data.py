@@ -26,6 +26,8 @@ def options(name, root):
             *short,
             *few,
             'train_cfg.max_epochs=1',
+            'model.head.num_classes=100',
+            'data_preprocessor.num_classes=100',
             *(
                 f'{split}_dataloader.dataset.{field}'
                 for split in ('train', 'val')

@@ -1,0 +1,190 @@
+"""Reads the class names of a data set's config as its host does, and checks each list in itself."""
+
+from collections.abc import Iterator, Mapping
+from inspect import signature
+from os.path import expanduser
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+
+from ..errors import join_first
+from .folders import Folders, find_folders, hidden_problems, misnamed
+from .heads import head_numbers
+
+
+class Classes(NamedTuple):
+    """Classes of a data set, not of a wrapper.
+
+    Attributes:
+        field: Name of the field with the data set's config.
+        kind: Class of the data set.
+        names: Class names by label, or None if the annotations give them.
+        own: Whether the config gives the names, not the class of the data set.
+        things: Number of classes with boxes.
+        folders: Class folders, if the labels come from them.
+    """
+
+    field: str
+    kind: type[BaseDataset]
+    names: tuple[str, ...] | None
+    own: bool
+    things: int
+    folders: Folders | None
+
+    @property
+    def number(self) -> int | None:
+        """Number of classes, or None if it is unknown."""
+        if self.folders and self.folders.names:
+            return len(self.folders.names)
+        return len(self.names) if self.names else None
+
+
+def leaf_fields(cfg: Config, split: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the data sets of a split, also those inside of wrappers such as ConcatDataset.
+
+    Args:
+        cfg: The whole config.
+        split: `train`, `val` or `test`.
+
+    Yields:
+        The name of the field with a data set's config, and the config.
+    """
+    name = f'{split}_dataloader'
+    waiting = [(f'{name}.dataset', (cfg.get(name) or {}).get('dataset'))]
+    while waiting:
+        field, dataset = waiting.pop(0)
+        if not isinstance(dataset, Mapping):
+            continue
+        several = enumerate(dataset.get('datasets') or [])
+        inner = [(f'{field}.datasets.{i}', each) for i, each in several]
+        if dataset.get('dataset'):
+            inner.append((f'{field}.dataset', dataset['dataset']))
+        if not inner:
+            yield field, dataset
+        waiting = inner + waiting
+
+
+def read_classes(
+    cfg: Config, field: str, dataset: Mapping[str, Any]
+) -> tuple[list[str], Classes | None]:
+    """Read the classes of a data set.
+
+    Args:
+        cfg: The whole config.
+        field: Name of the field with the data set's config.
+        dataset: Config of the data set, not of a wrapper.
+
+    Returns:
+        What is wrong with the names in themselves, and the classes, or None if they are not listed
+        as the hosts' own data sets list them.
+    """
+    kind: Any = dataset.get('type')
+    kind = _registry(cfg).get(kind) if isinstance(kind, str) else kind
+    if not _lists_classes(kind):
+        return [], None
+    classifier = cfg.default_scope == 'mmpretrain'
+    given = dict(dataset.get('metainfo') or {})
+    source = f'{field}.metainfo.classes'
+    for key in given:
+        if key.lower() == 'classes' and 'classes' not in given:
+            return [f'{field}.metainfo.{key} is not read by the host; write {source}'], None
+    if classifier and 'classes' not in given and dataset.get('classes') is not None:
+        source, given['classes'] = f'{field}.classes', dataset['classes']
+        if isinstance(given['classes'], str):
+            given['classes'] = expanduser(given['classes'])
+    try:
+        metainfo = kind._load_metainfo(given)
+    except (OSError, ValueError):  # For example a folder instead of a file of names.
+        metainfo = given
+    names = metainfo.get('classes')
+    if isinstance(names, str):
+        advice = 'put it there' if '/' in names else f'write a tuple: ({names!r},)'
+        return [f'{source} is the string {names!r}, and no file of names; {advice}'], None
+    if names is not None and not isinstance(names, (list, tuple)):
+        return [f'{source} is {names}; write a tuple of names'], None
+    folders = find_folders(kind, dataset) if classifier else None
+    classes = Classes(
+        field,
+        kind,
+        None if names is None else tuple(names),
+        'classes' in given,
+        len(metainfo.get('thing_classes', names or ())),
+        folders,
+    )
+    problems: list[str] = []
+    if cfg.default_scope == 'mmseg' and names:
+        problems += _selection_problems(classes, metainfo, bool([*head_numbers(cfg)]))
+    if folders:
+        problems += _folder_problems(classes, folders, source)
+    return problems, classes
+
+
+def _lists_classes(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseDataset)
+
+
+def _registry(cfg: Config) -> Any:
+    if cfg.default_scope == 'mmdet':
+        from mmdet.registry import DATASETS
+    elif cfg.default_scope == 'mmseg':
+        from mmseg.registry import DATASETS
+    else:
+        from mmpretrain.registry import DATASETS
+    return DATASETS
+
+
+def _selection_problems(
+    classes: Classes, metainfo: Mapping[str, Any], has_heads: bool
+) -> Iterator[str]:
+    """Yield why mmseg cannot select these classes from those of the data set's type."""
+    from mmseg.datasets import BaseSegDataset
+
+    names, field, kind = classes.names or (), classes.field, classes.kind
+    fixed = kind.METAINFO.get('classes')
+    palette = metainfo.get('palette') or ()
+    selected = fixed is not None and list(names) != list(fixed) and len(palette) >= len(names)
+    if foreign := [name for name in names if fixed and name not in fixed]:
+        defaults = signature(BaseSegDataset).parameters
+        differing = [
+            f'{key}={parameter.default!r}'
+            for key, parameter in signature(kind).parameters.items()
+            if key in defaults and parameter.default != defaults[key].default
+        ]
+        also = f', with {", ".join(differing)} if your files are like its files' * bool(differing)
+        yield (
+            f'{field}.type is {kind.__name__}, which takes only a selection of its own '
+            f'{len(fixed)} classes, but {field}.metainfo.classes has {join_first(foreign)}; '
+            f"set the type to 'BaseSegDataset'{also}"
+        )
+    elif len(palette) not in (0, len(names)) and not selected:
+        yield (
+            f'{field}.metainfo.palette has {len(palette)} colours, but there are {len(names)} '
+            'classes; give one colour per class, or leave it out'
+        )
+    if len(names) == 1 and has_heads:
+        advice = 'select two or more' if fixed else f'write {("background", names[0])}'
+        yield (
+            f'{field}.metainfo.classes has only {names[0]}, but a segmentor predicts one of at '
+            f'least two classes, the first of which has the label 0; {advice}'
+        )
+
+
+def _folder_problems(classes: Classes, folders: Folders, source: str) -> Iterator[str]:
+    """Yield how the names in the config differ from the class folders."""
+    yield from hidden_problems(folders, classes.field)
+    names, count = classes.names, len(folders.names)
+    if names is None or not folders.names:
+        return
+    advice = str(folders.names) if 1 < count <= 10 else 'one name per folder, in sorted order'
+    if len(names) != count:
+        given = 'has' if classes.own else f'is not set, so the type {classes.kind.__name__} gives'
+        yield (
+            f'{source} {given} {len(names)} names, but {folders.root} has {count} class folders '
+            f'({join_first(folders.names)}); set it to {advice}'
+        )
+    elif classes.own and (label := misnamed(names, folders)) is not None:
+        yield (
+            f'{source} gives the folder {folders.names[label]} of {folders.root} the name '
+            f'{names[label]}: the host numbers folders in sorted order; set it to {advice}'
+        )

@@ -1,0 +1,142 @@
+"""Checks that numbers and names of classes agree: model, data sets, folders, evaluators.
+
+The hosts match classes by position. Where two lists differ they crash at the first batch or the
+first evaluation, or train and report results under wrong names.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from mmengine.config import Config
+
+from ..errors import join_first
+from .class_names import Classes, leaf_fields, read_classes
+from .folders import misnamed, shift_problem
+from .heads import head_numbers, number_problems
+
+_HOSTS = ('mmdet', 'mmpretrain', 'mmseg')
+
+
+def class_problems(cfg: Config, splits: Sequence[str]) -> Iterator[str]:
+    """Yield the fields whose number or names of classes disagree, with what to set them to.
+
+    The model is compared with the training set, or with the others if that is not checked; the
+    others are compared with the training set. Classes that only annotations give are not compared.
+
+    Args:
+        cfg: The whole config.
+        splits: Which of `train`, `val` and `test` to check.
+    """
+    model = cfg.get('model') or {}
+    # In retrieval each split has labels of its own. Grounding models get the names as text.
+    if cfg.get('default_scope') not in _HOSTS or 'Retriever' in str(model.get('type')):
+        return
+    for problem in _problems(cfg, splits):
+        name = problem.partition('.')[0]
+        twin = name.replace('val_', 'test_')
+        copied = twin != name and cfg.get(twin) is not None and cfg[twin] == cfg.get(name)
+        yield f'{problem}; likewise in {twin}' if copied else problem
+
+
+def _problems(cfg: Config, splits: Sequence[str]) -> Iterator[str]:
+    trained = None
+    for split in dict.fromkeys(['train', *splits]):
+        for field, dataset in leaf_fields(cfg, split):
+            problems, found = read_classes(cfg, field, dataset)
+            if split in splits:
+                yield from problems
+            if found is None or found.number is None:
+                continue
+            if split == 'train' and trained is None:
+                trained = found
+            elif split in splits and trained and _comparable(cfg, splits, trained):
+                yield from _differences(cfg, found, trained)
+            elif split in splits and split != 'train' and not _alike(found, trained):
+                yield from _narrow_problems(cfg, found)
+    if 'train' in splits:
+        yield from _model_problems(cfg, splits, trained)
+
+
+def _model_problems(cfg: Config, splits: Sequence[str], trained: Classes | None) -> Iterator[str]:
+    """Compare the model with the training set or, if its classes are unknown, with itself."""
+    count = trained and trained.number
+    if not trained or not count:
+        first = next(head_numbers(cfg), None)
+        if first and cfg.default_scope != 'mmdet':
+            reason = f'{first.field} is {first.found}'
+            yield from number_problems(cfg, splits, [first.classes], reason)
+        return
+    folders = trained.folders
+    names = join_first((folders.names if folders else trained.names) or (), 4)
+    of_type = '' if trained.own or folders else f' of its type {trained.kind.__name__}'
+    reason = f'{trained.field} has {count} class{"es" * (count > 1)}{of_type} ({names})'
+    if cfg.default_scope == 'mmseg':
+        count = max(count, 2)  # The background is to be named too.
+    # Panoptic data sets have more classes than the heads for boxes and masks.
+    allowed = [count, count if folders else trained.things]
+    if folders and not folders.hidden:
+        # Empty folders at the end of the list change no label.
+        filled = [i for i, name in enumerate(folders.names) if name in folders.filled]
+        allowed += range(max(filled, default=count) + 1, count)
+    yield from number_problems(cfg, splits, allowed, reason)
+
+
+def _narrow_problems(cfg: Config, found: Classes) -> Iterator[str]:
+    """Compare a data set alone with the heads: each of their classes must have a place in it."""
+    count = found.number or 0
+    for field, number, classes in head_numbers(cfg):
+        if cfg.default_scope == 'mmpretrain':
+            # Labels of a list, unlike those of folders, do not depend on the number of names.
+            wrong = found.folders is not None and count != classes
+        else:
+            wrong = count < classes
+        if wrong:
+            yield (
+                f'{found.field} has {count} classes, but {field} is {number}; give it the classes '
+                'that the model was trained on, in the same order'
+            )
+
+
+def _comparable(cfg: Config, splits: Sequence[str], trained: Classes) -> bool:
+    """Return whether the names or folders of the training set say what the labels are."""
+    if cfg.default_scope == 'mmpretrain' and not (trained.own or trained.folders):
+        return False  # A list of labels may have other classes than those of the data set's type.
+    numbers = {number.classes for number in head_numbers(cfg)}
+    if 'train' in splits:
+        return bool(numbers)
+    # A config that is only tested may name a training set of other classes.
+    return bool(numbers) and numbers <= {trained.number, trained.things}
+
+
+def _alike(found: Classes, trained: Classes | None) -> bool:
+    """Return whether two data sets list the same classes; then only the checkpoint can differ."""
+    return trained is not None and (found.names, found.number) == (trained.names, trained.number)
+
+
+def _differences(cfg: Config, found: Classes, trained: Classes) -> Iterator[str]:
+    """Compare the labels of a data set with those of the training set."""
+    if found.folders and trained.folders:
+        if problem := shift_problem(found.folders, trained.folders, found.field):
+            yield problem
+        return
+    for one, other in ((found, trained), (trained, found)):
+        if one.folders and other.own and other.names:
+            label = misnamed(other.names, one.folders)
+            if label is not None:
+                yield (
+                    f'{other.field} calls the label {label} {other.names[label]}, but the folders '
+                    f'in {one.folders.root} ({one.field}) are numbered in sorted order, and there '
+                    f'it is {one.folders.names[label]}; sort the classes'
+                )
+            return
+    names, wanted = found.names or (), trained.names or ()
+    classifier = cfg.default_scope == 'mmpretrain'
+    if classifier and not (found.own and trained.own):
+        return
+    common = min(len(names), len(wanted))
+    # Labels of a list do not depend on the number of names.
+    short = len(names) < len(wanted) and not classifier
+    if names[:common] != wanted[:common] or short:
+        yield (
+            f'{found.field}.metainfo.classes is ({join_first(names)}), but {trained.field} has '
+            f'({join_first(wanted)}), and classes are matched by position; set it to these'
+        )

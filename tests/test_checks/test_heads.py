@@ -1,0 +1,121 @@
+"""Fields of a config that give a number of classes."""
+
+import pytest
+from mmengine.config import Config
+
+from mmcloformer.checks.classes import class_problems
+from mmcloformer.checks.heads import head_numbers, number_problems
+
+
+def classifier(head, **fields):
+    model = dict(type='ImageClassifier', backbone=dict(type='ResNet'), head=head)
+    return Config(dict(default_scope='mmpretrain', model=model) | fields)
+
+
+def found(cfg, count, splits=('val',)):
+    return list(number_problems(cfg, splits, [count], 'REASON'))
+
+
+def test_heads_in_lists_are_found_and_objectness_is_none():
+    heads = dict(bbox_head=[dict(num_classes=4), dict(num_classes=80)])
+    model = dict(
+        rpn_head=dict(num_classes=1),
+        roi_head=heads | dict(semantic_head=dict(num_classes=183)),
+        panoptic_head=dict(num_things_classes=2, num_stuff_classes=2),
+    )
+    cfg = Config(dict(default_scope='mmdet', model=model))
+    assert found(cfg, 4) == [
+        'model.roi_head.bbox_head.1.num_classes is 80, but REASON; set it to 4'
+    ]
+
+
+@pytest.mark.parametrize(
+    'head',
+    [
+        None,
+        dict(type='MAEPretrainHead', num_classes=9),
+        dict(type='MultiTaskHead', task_heads=dict(a=dict(type='LinearClsHead', num_classes=9))),
+        dict(type='NoSuchHead', num_classes=9),
+    ],
+)
+def test_heads_for_other_tasks_than_classes_are_left_alone(head):
+    assert not found(classifier(head, val_evaluator=dict(type='Accuracy', topk=5)), 3)
+
+
+def test_every_number_in_a_classifier_is_found():
+    head = dict(
+        type='LinearClsHead',
+        num_classes=9,
+        loss=dict(type='LabelSmoothLoss', num_classes=8, class_weight=[1.0] * 9),
+        cal_acc=True,
+        topk=5,
+    )
+    cfg = classifier(
+        head,
+        val_evaluator=[dict(type='Accuracy', topk=(1, 3, 5)), dict(type='MultiLabelMetric')],
+    )
+    cfg.model.data_preprocessor = dict(num_classes=7, to_onehot=True)
+    assert found(cfg, 3) == [
+        'model.head.num_classes is 9, but REASON; set it to 3',
+        'model.head.loss.num_classes is 8, but REASON; set it to 3',
+        'model.head.loss.class_weight has 9 values, but REASON; give it 3',
+        'model.data_preprocessor.num_classes is 7, but REASON; set it to 3',
+        'val_evaluator.0.topk is (1, 3, 5), but REASON; set it to (1, 3)',
+        'model.head.topk is 5, but REASON; set it to 1',
+    ]
+
+
+def test_numbers_that_are_not_used_are_left_alone():
+    """As left over in a config without Mixup, and topk of a head without training accuracy."""
+    head = dict(type='LinearClsHead', num_classes=3, topk=(1, 5))
+    cfg = classifier(head, data_preprocessor=dict(num_classes=1000))
+    cfg.val_evaluator = dict(type='RetrievalRecall', topk=(1, 5))
+    assert not found(cfg, 3)
+
+
+def test_backbones_that_hold_the_last_layer():
+    cfg = classifier(dict(type='ClsHead'))
+    cfg.model.backbone = dict(type='VGG', num_classes=1000)
+    assert found(cfg, 3) == ['model.backbone.num_classes is 1000, but REASON; set it to 3']
+    cfg.model.backbone.num_classes = -1
+    assert not found(cfg, 3)
+
+
+def test_features_are_not_taken_for_outputs():
+    head = dict(type='Mask2FormerHead', num_classes=5, out_channels=256)
+    head['loss_cls'] = dict(class_weight=[1.0] * 5 + [0.1])
+    cfg = Config(dict(default_scope='mmseg', model=dict(decode_head=head)))
+    assert not found(cfg, 5)
+    assert found(cfg, 7)[-1].endswith('class_weight has 6 values, but REASON; give it 8')
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'mmdet::retinanet/retinanet_r50_fpn_1x_coco',
+        'mmdet::htc/htc_r50_fpn_1x_coco',
+        'mmdet::cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco',
+        'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic',
+        'mmdet::panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco',
+        'mmdet::grounding_dino/grounding_dino_swin-t_finetune_16xb2_1x_coco',
+        'mmdet::pascal_voc/faster-rcnn_r50_fpn_1x_voc0712',
+        'mmdet::seesaw_loss/mask-rcnn_r50_fpn_seesaw-loss_random-ms-2x_lvis-v1',
+        'mmseg::stdc/stdc1_4xb12-80k_cityscapes-512x1024',
+        'mmseg::mask2former/mask2former_r50_8xb2-160k_ade20k-512x512',
+        'mmseg::point_rend/pointrend_r50_4xb4-160k_ade20k-512x512',
+        'mmseg::unet/unet-s5-d16_fcn_4xb4-40k_hrf-256x256',
+        'mmpretrain::arcface/resnet50-arcface_8xb32_inshop',
+        'mmpretrain::csra/resnet101-csra_1xb16_voc07-448px',
+        'mmpretrain::deit3/deit3-small-p16_64xb64_in1k',
+        'mmpretrain::mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k',
+        'mmpretrain::resnet/resnet50_8xb16_cifar100',
+        'mmpretrain::vgg/vgg11_8xb32_in1k',
+    ],
+)
+def test_the_hosts_own_configs_agree(name):
+    """So that the check stops nobody's training."""
+    cfg = Config.fromstring(f"_base_ = '{name}.py'", '.py')
+    for splits in (('train', 'val'), ('test',)):
+        assert not [*class_problems(cfg, splits)]
+    if cfg.default_scope != 'mmpretrain' and 'grounding' not in name:
+        assert [*head_numbers(cfg)]
