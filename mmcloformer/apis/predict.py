@@ -23,9 +23,10 @@ from PIL import Image
 from torch import nn
 
 from ..checks.channels import check_channels
+from ..checks.heads import head_numbers
 from ..checks.image import decode, error_text, file_problem, unreadable_reason
 from ..engine.loading import check_whole_model, unwrap_model
-from ..errors import DataError, UserError
+from ..errors import DataError, UserError, join_first
 from .config import image_color
 
 # A file that ends in one of these is tried, and reported if it cannot be read.
@@ -79,7 +80,19 @@ def build_predictor(cfg: Config, checkpoint: str) -> Predictor:
         )
     check_channels(cfg, ('test',))
     init_default_scope(scope)
-    return _PREDICTORS[scope](cfg, checkpoint)
+    predict, classes = _PREDICTORS[scope](cfg, checkpoint)
+
+    def predict_named(path: Path) -> Prediction:
+        try:
+            return predict(path)
+        except (IndexError, AssertionError) as error:
+            # mmdet asserts that there is a colour per class.
+            missing = isinstance(error, IndexError) or 'palette' in str(error)
+            if missing and (problem := _unnamed_problem(cfg, classes)):
+                raise DataError(f'{path} cannot be predicted: {problem}') from error
+            raise
+
+    return predict_named
 
 
 def plan_files(images: str, out: str, label_maps: bool) -> dict[Path, Path]:
@@ -163,6 +176,8 @@ def predict_file(predict: Predictor, path: Path) -> Prediction:
     if problem is None:
         try:
             return predict(path)
+        except UserError:
+            raise
         except Exception as error:  # An error of the host must not stop the other images.
             problem = f'cannot be predicted{_likely_cause(path, error)}: {error_text(error)}'
             raise DataError(f'{path} {problem}') from error
@@ -216,7 +231,7 @@ def _require_new_files(plan: dict[Path, Path], endings: list[str]) -> None:
                 raise UserError(f'{file}, to be written for {path}, already exists: {advice}')
 
 
-def _detector(cfg: Config, checkpoint: str) -> Predictor:
+def _detector(cfg: Config, checkpoint: str) -> tuple[Predictor, Sequence[str]]:
     from mmdet.apis import DetInferencer
 
     inferencer = DetInferencer(cfg, checkpoint, show_progress=False)
@@ -229,10 +244,10 @@ def _detector(cfg: Config, checkpoint: str) -> Predictor:
         result['names'] = [classes[label] for label in result['labels']]
         return Prediction(out['visualization'][0], result)
 
-    return predict
+    return predict, classes
 
 
-def _segmentor(cfg: Config, checkpoint: str) -> Predictor:
+def _segmentor(cfg: Config, checkpoint: str) -> tuple[Predictor, Sequence[str]]:
     from mmseg.apis import MMSegInferencer
 
     inferencer = MMSegInferencer(cfg, checkpoint)
@@ -246,10 +261,10 @@ def _segmentor(cfg: Config, checkpoint: str) -> Predictor:
         shares = {classes[i]: counts[i] / labels.size for i in counts.nonzero()[0]}
         return Prediction(out['visualization'], dict(image=str(path), shares=shares), labels)
 
-    return predict
+    return predict, classes
 
 
-def _classifier(cfg: Config, checkpoint: str) -> Predictor:
+def _classifier(cfg: Config, checkpoint: str) -> tuple[Predictor, Sequence[str]]:
     from mmpretrain import ImageClassificationInferencer
 
     # The inferencer itself loads all images in colour.
@@ -269,14 +284,27 @@ def _classifier(cfg: Config, checkpoint: str) -> Predictor:
         result['pred_scores'] = result['pred_scores'].tolist()
         return Prediction(picture, dict(image=str(path), **result))
 
-    return predict
+    return predict, inferencer.classes or ()
 
 
-_PREDICTORS: dict[str, Callable[[Config, str], Predictor]] = {
+_PREDICTORS: dict[str, Callable[[Config, str], tuple[Predictor, Sequence[str]]]] = {
     'mmdet': _detector,
     'mmseg': _segmentor,
     'mmpretrain': _classifier,
 }
+
+
+def _unnamed_problem(cfg: Config, classes: Sequence[str]) -> str | None:
+    """Return which head has more classes than the checkpoint has names, or None."""
+    for field, found, number in head_numbers(cfg):
+        if classes and number > len(classes):
+            return (
+                f'the model predicts a class without a name, as {field} is {found} but the '
+                f'checkpoint names {len(classes)} classes ({join_first(classes)}); train with '
+                f'{field}={len(classes)}, or with a name for each class in metainfo.classes of '
+                'the training set'
+            )
+    return None
 
 
 def _drawing(cfg: Config) -> dict[str, Any]:

@@ -158,7 +158,7 @@ def test_a_back_slash_in_the_name_of_a_file_passes(cfg, rewrite, shapes, tmp_pat
 
     rewrite(change)
     cfg.train_dataloader.dataset.data_prefix.img = str(folder)
-    check_coco(cfg, ('train',))
+    check_data(cfg, ('train',))
 
 
 @pytest.mark.parametrize('name', [None, 7, ['a.png']])
@@ -182,7 +182,7 @@ def test_a_byte_order_mark_is_named_and_the_rest_is_checked(cfg, rewrite, encodi
 def test_another_encoding(cfg, rewrite):
     rewrite(lambda content: content.update(info='Größe'), ensure_ascii=False)
     file = Path(cfg.train_dataloader.dataset.ann_file)
-    check_coco(cfg, ('train',))
+    check_data(cfg, ('train',))
     file.write_text(file.read_text(), encoding='cp1252')
     assert "not in COCO's format: it is not UTF-8" in message(cfg)
     assert f'iconv -f WINDOWS-1252 -t UTF-8 {file}' in message(cfg)

@@ -14,11 +14,17 @@ from mmengine.structures import InstanceData
 from PIL import Image
 from pycocotools import mask as rle
 
-from mmcloformer.apis.predict import build_predictor, image_problem, make_folders, plan_files
+from mmcloformer.apis.predict import (
+    build_predictor,
+    image_problem,
+    make_folders,
+    plan_files,
+    predict_file,
+)
 from mmcloformer.apis.runner import build_runner, load_config
 from mmcloformer.checkpoint import read_checkpoint
 from mmcloformer.datasets.shapes import CLASSES
-from mmcloformer.errors import CheckpointError, UserError
+from mmcloformer.errors import CheckpointError, DataError, UserError
 from tests.conftest import ROOT, coco_options
 
 DETECTOR = 'mask-rcnn_cloformer_xxs_shapes'
@@ -158,6 +164,30 @@ def test_segmentor(trained, folder, tmp_path):
         classes = ['ground', *CLASSES]
         shares = {classes[i]: (labels == i).mean() for i in np.unique(labels)}
         assert result['shares'] == pytest.approx(shares)
+
+
+@pytest.mark.parametrize(
+    ('name', 'bias'),
+    [
+        (DETECTOR, 'roi_head.bbox_head.fc_cls.bias'),
+        (SEGMENTOR, 'decode_head.conv_seg.bias'),
+        (CLASSIFIER, 'head.fc.bias'),
+    ],
+)
+def test_a_class_without_a_name(trained, name, bias, folder, tmp_path):
+    """As of a head that was trained with more outputs than the data have classes."""
+    cfg, checkpoint = trained[name]
+    content = read_checkpoint(checkpoint)
+    content['state_dict'][bias][3] += 100
+    names = content['meta']['dataset_meta']
+    names.update(classes=names['classes'][:2], palette=names.get('palette', [(0, 0, 0)] * 2)[:2])
+    torch.save(content, tmp_path / 'few.pth')
+    predict = build_predictor(copy.deepcopy(cfg), str(tmp_path / 'few.pth'))
+    with pytest.raises(DataError) as error:
+        predict_file(predict, folder / 'scene.jpg')
+    text = str(error.value)
+    assert 'scene.jpg cannot be predicted: the model predicts a class without a name' in text
+    assert 'but the checkpoint names 2 classes' in text
 
 
 def test_classifier(trained, folder, tmp_path):
