@@ -7,7 +7,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from .coco import class_numbers, leaf_datasets
+from .coco import leaf_datasets
+from .heads import head_numbers
 from .learnable import IGNORED, class_counts, unlearnable
 from .left_out import build_dataset
 
@@ -42,7 +43,7 @@ def label_map_problems(cfg: Config, splits: Sequence[str]) -> Iterator[str]:
                 if len(counts.keys() - {IGNORED}) > 1 or read == _MOST:
                     return
         classes = len(dataset.metainfo.get('classes') or ())
-        number = classes or max(number for _, number in class_numbers(cfg.model))
+        number = classes or max(each.classes for each in head_numbers(cfg))
     except Exception:  # Whatever cannot be read is another check's.
         return
     yield from unlearnable('mmseg', 'train', counts, number, partial)
