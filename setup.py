@@ -30,6 +30,7 @@ setup(
             '.mim/configs/*.yml',
             '.mim/configs/*.py',
             '.mim/configs/demo/*.py',
+            '.mim/configs/small/*.py',
             '.mim/tools/*',
             '.mim/tools/*/*',
             'weights/*',
