@@ -236,7 +236,11 @@ def to_map(results: Fields, names: list[str], file: str, folder: Path) -> list[F
 def find_images(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    files = sorted(p for p in path.glob('*') if p.is_file() and not p.name.startswith('.'))
+    files = sorted(
+        p
+        for p in path.glob('*')
+        if not p.name.startswith('.') and (p.suffix.lower() in SUFFIXES or p.is_file())
+    )
     images = [p for p in files if p.suffix.lower() in SUFFIXES or cv2.haveImageReader(str(p))]
     if not images:
         sys.exit(f'error: {path} contains no images that opencv can read')

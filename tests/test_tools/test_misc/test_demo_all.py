@@ -94,7 +94,7 @@ def test_every_image_of_the_test_is_drawn(root, shapes, name, images):
     images = list(shapes.glob(images))
     assert len(images) >= 4
     work_dir = root / 'work' / name
-    pictures = list(work_dir.glob('*/pictures/*'))
+    pictures = [path for path in work_dir.glob('*/pictures/**/*') if path.is_file()]
     assert len(pictures) == len(images)
     for image in images:
         (picture,) = (p for p in pictures if image.stem in p.name)
@@ -105,7 +105,7 @@ def test_every_image_of_the_test_is_drawn(root, shapes, name, images):
 
 def test_a_classifiers_pictures_have_the_images_colours(root, shapes):
     for image in shapes.glob('imagenet/val/*/*.JPEG'):
-        (picture,) = (root / 'work' / CLASSIFIER).glob(f'*/pictures/{image.name}*')
+        (picture,) = (root / 'work' / CLASSIFIER).glob(f'*/pictures/*/{image.name}*')
         # The words stand at the top.
         expected, drawn = (
             np.asarray(Image.open(path).convert('RGB').resize((64, 64)))[32:].mean(axis=(0, 1))
