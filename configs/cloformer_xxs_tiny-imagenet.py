@@ -11,7 +11,8 @@ _base_ = 'cloformer_xxs_imagenet.py'
 crop = dict(type='RandomResizedCrop', crop_ratio_range=(0.35, 1.0), backend='cv2')
 crop.update(interpolation='bicubic')
 flip = dict(type='RandomFlip', prob=0.5, direction='horizontal')
-load, pack = dict(type='LoadImageFromFile'), dict(type='PackInputs')
+load = dict(type='LoadImageFromFile')
+pack = dict(type='PackInputs')
 train_pipeline = [load, dict(**crop, scale=48), flip, pack]
 train_pipeline_64 = [load, dict(**crop, scale=64), flip, pack]
 test_pipeline = [

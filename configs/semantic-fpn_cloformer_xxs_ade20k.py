@@ -3,7 +3,7 @@
 # authors (docs/reproduce.md).
 #
 # Schedule: 80,000 iterations x 16 per batch / 20,210 images = 63 epochs; polynomial decay with
-# power 0.9 to 1e-6.
+# power 0.9 to zero; the sources end at 1e-6, which --auto-scale-lr would not scale.
 # Images: training crops of 512x512; testing on whole images with a shorter side of 512 (mmseg's
 # ade20k).
 # Batch: 8 GPUs x 2 images = 16 = auto_scale_lr.base_batch_size.
@@ -27,7 +27,7 @@ optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=1e-4),
 )
 param_scheduler = [
-    dict(type='PolyLR', eta_min=1e-6, power=0.9, begin=0, end=80000, by_epoch=False),
+    dict(type='PolyLR', eta_min=0.0, power=0.9, begin=0, end=80000, by_epoch=False),
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=16)
 sync_bn = 'torch'  # As in the released network. On a CPU the tools turn it off.

@@ -3,7 +3,7 @@
 # the scenes that tools/dataset_converters/make_shapes.py generates. A label map is a PNG with one
 # channel that holds class numbers; 255 means no class.
 #
-# Schedule: 4,000 iterations x 8 per batch / 800 images = 40 epochs; polynomial decay to 1e-6.
+# Schedule: 4,000 iterations x 8 per batch / 800 images = 40 epochs; polynomial decay to zero.
 _base_ = 'semantic-fpn_cloformer_xxs_ade20k.py'
 
 root = 'data/shapes/ade20k'
@@ -39,5 +39,5 @@ test_dataloader = val_dataloader
 weights = dict(type='Pretrained', checkpoint='mmcloformer://cloformer_xxs_tiny-imagenet')
 model = dict(backbone=dict(init_cfg=weights), decode_head=dict(num_classes=len(classes)))
 train_cfg = dict(max_iters=4000, val_interval=500)
-param_scheduler = [dict(type='PolyLR', eta_min=1e-6, power=0.9, end=4000, by_epoch=False)]
+param_scheduler = [dict(type='PolyLR', eta_min=0.0, power=0.9, end=4000, by_epoch=False)]
 default_hooks = dict(checkpoint=dict(interval=500, max_keep_ckpts=2))

@@ -29,7 +29,7 @@ FOLDERS = dict(mmdet='coco', mmseg='ade20k', mmpretrain='imagenet')
 
 def processes(path: Path) -> int:
     """Return the number of processes, or GPUs, that a config's batch size is written for."""
-    single = path.parent.name == 'demo' or path.stem == 'cloformer_xxs_tiny-imagenet'
+    single = path.parent.name == 'demo' or path.stem.endswith(('_custom', '_tiny-imagenet'))
     return 1 if single else 8
 
 

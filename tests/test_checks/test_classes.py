@@ -28,7 +28,7 @@ def shapes_config(name, shapes):
 @pytest.fixture(scope='module')
 def configs(shapes):
     names = dict(
-        mmdet='retinanet_cloformer_xs_custom',
+        mmdet='retinanet_cloformer_xxs_custom',
         mmseg='demo/semantic-fpn_cloformer_xxs_shapes',
         mmpretrain='demo/cloformer_xxs_shapes',
     )
@@ -106,7 +106,7 @@ def test_a_segmentors_heads_are_named_in_one_message(segmentor):
     for field in ('decode_head', 'auxiliary_head.0'):
         assert f'  model.{field}.num_classes is 150, but {reason}' in text
     assert text.count('set it to') == 2
-    _, found = check_dataset(segmentor, workers=0)
+    _, found, _ = check_dataset(segmentor, workers=0)
     assert len(found) == 2
 
 
@@ -136,7 +136,7 @@ def test_the_imagenet_config_on_own_folders_names_every_field(tmp_path):
     assert lines[0].endswith(f'set it to {names}')
     assert lines[1].endswith(f'set it to {names}; likewise in test_dataloader')
     assert lines[4].endswith('set it to (1,); likewise in test_evaluator')
-    _, found = check_dataset(cfg, workers=0)
+    _, found, _ = check_dataset(cfg, workers=0)
     assert [f'  {each}' for each in found] == lines
 
 

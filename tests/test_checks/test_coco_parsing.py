@@ -12,9 +12,8 @@ CLASSES = ['ring', 'star']
 
 def problems(path, text, **options):
     path.write_text(text, encoding='utf-8')
-    return list(
-        coco._file_problems(str(path), options.get('folder'), CLASSES, options.get('filter', False))
-    )
+    settings = dict(filter_empty_gt=options.get('filter', False))
+    return list(coco._file_problems(str(path), options.get('folder'), CLASSES, settings, []))
 
 
 def content():
