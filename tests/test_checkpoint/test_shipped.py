@@ -124,6 +124,18 @@ def test_the_packages_own_weights_are_whole():
         assert len(meta['dataset_meta']['classes']) == meta['num_classes']
 
 
+def test_the_pages_say_what_was_logged_and_what_is_shipped():
+    log = json.loads((ROOT / 'benchmarks/tiny-imagenet.json').read_text())
+    card = (shipped.FOLDER / 'README.md').read_text()
+    for page in (card, (ROOT / 'README.md').read_text()):
+        for metric in ('top1', 'top5'):
+            *_, last = log[f'accuracy/{metric}'].values()
+            assert f'{last:.1f} %' in page
+    entry = json.loads((shipped.FOLDER / shipped.INDEX).read_text())['cloformer_xxs_tiny-imagenet']
+    assert entry['sha256'] in card
+    assert f'{entry["bytes"]:,} bytes' in card
+
+
 def test_only_free_and_plain_names(checkpoint, folder):
     for name in ('../x', 'a/b', '/x', 'a b', ''):
         with pytest.raises(CheckpointError, match='not a valid name for weights; use letters'):

@@ -25,6 +25,7 @@ class SegFoldersVisualizationHook(KeepFolders, SegVisualizationHook):
     def __init__(self, out_dir: str, **settings: Any) -> None:
         super().__init__(**settings)
         self.out_dir = out_dir
+        self._number = 0
 
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any, outputs: Sequence[Any]
@@ -32,12 +33,12 @@ class SegFoldersVisualizationHook(KeepFolders, SegVisualizationHook):
         """Draw each image of the batch. The pictures have the host's names."""
         folder = os.path.join(runner.log_dir, self.out_dir)
         for sample in outputs:
-            self._test_index += 1
+            self._number += 1
             name = f'test_{os.path.basename(sample.img_path)}'
             image = mmcv.imfrombytes(
                 get(sample.img_path, backend_args=self.backend_args), channel_order='rgb'
             )
-            file = f'{name}_{self._test_index}.png'
+            file = f'{name}_{self._number}.png'
             self._visualizer.add_datasample(
                 name,
                 image,
@@ -45,5 +46,5 @@ class SegFoldersVisualizationHook(KeepFolders, SegVisualizationHook):
                 show=self.show,
                 wait_time=self.wait_time,
                 out_file=os.path.join(folder, self.subfolder(sample), file),
-                step=self._test_index,
+                step=self._number,
             )
