@@ -97,11 +97,11 @@ def channel_problems(cfg: Config, splits: Sequence[str] = ()) -> Iterator[str]:
                 channels = wanted if loaded is None else loaded
                 if preprocessor.apply(channels) == wanted:
                     continue
-                if loaded is None or _are_hosts(steps, scope, 'datasets', 'TRANSFORMS'):
+                if loaded is None or are_hosts(steps, scope, 'datasets', 'TRANSFORMS'):
                     found.append((f'{split}_dataloader.dataset', loaded))
         if not splits and preprocessor.apply(wanted) != wanted:
             found.append(('', None))
-        if found and _are_hosts(parents, scope, 'models', 'MODELS'):
+        if found and are_hosts(parents, scope, 'models', 'MODELS'):
             yield from dict.fromkeys(
                 _describe(where, loaded, preprocessor, field, wanted) for where, loaded in found
             )
@@ -131,7 +131,7 @@ def first_image_problems(cfg: Config, split: str, dataset: BaseDataset) -> Itera
         return
     for field, wanted, parents in backbones if getattr(image, 'ndim', 0) == 3 else ():
         given = preprocessor.apply(image.shape[0])
-        if given != wanted and _are_hosts(parents, cfg.default_scope, 'models', 'MODELS'):
+        if given != wanted and are_hosts(parents, cfg.default_scope, 'models', 'MODELS'):
             yield _describe(f'{split}_dataloader.dataset', len(image), preprocessor, field, wanted)
 
 
@@ -232,8 +232,15 @@ def _loaded_channels(steps: Sequence[Any]) -> int | None:
     return channels
 
 
-def _are_hosts(settings: Sequence[Any], scope: str, package: str, registry: str) -> bool:
-    """Return whether all classes are the hosts' own, and no step holds others."""
+def are_hosts(settings: Sequence[Any], scope: str, package: str, registry: str) -> bool:
+    """Return whether all classes are the hosts' own, and no step holds others.
+
+    Args:
+        settings: Configs with a `type` each.
+        scope: The host.
+        package: The host's package that registers the classes.
+        registry: Name of the registry.
+    """
     import_module(f'{scope}.{package}')
     kinds = [each['type'] for each in settings]
     known = getattr(import_module(f'{scope}.registry'), registry)

@@ -84,7 +84,10 @@ def read_classes(
     if not _lists_classes(kind):
         return [], None
     classifier = cfg.default_scope == 'mmpretrain'
-    given = dict(dataset.get('metainfo') or {})
+    metainfo = dataset.get('metainfo') or {}
+    if not isinstance(metainfo, Mapping):
+        return [f'{field}.metainfo is {metainfo!r}; write dict(classes=(...))'], None
+    given = dict(metainfo)
     source = f'{field}.metainfo.classes'
     for key in given:
         if key.lower() == 'classes' and 'classes' not in given:

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from ..errors import join_first
 from .class_names import Classes, leaf_fields, read_classes
 from .folders import misnamed, shift_problem
-from .heads import head_numbers, number_problems
+from .heads import head_numbers, number_problems, topk_problems
 
 _HOSTS = ('mmdet', 'mmpretrain', 'mmseg')
 
@@ -54,10 +54,14 @@ def _problems(cfg: Config, splits: Sequence[str]) -> Iterator[str]:
                 yield from _narrow_problems(cfg, found)
     if 'train' in splits:
         yield from _model_problems(cfg, splits, trained)
+    elif cfg.default_scope == 'mmpretrain' and (head := next(head_numbers(cfg), None)):
+        yield from topk_problems(cfg, splits, head.classes, f'{head.field} is {head.found}')
 
 
 def _model_problems(cfg: Config, splits: Sequence[str], trained: Classes | None) -> Iterator[str]:
     """Compare the model with the training set or, if its classes are unknown, with itself."""
+    if trained and _labels_are_listed(cfg, trained):
+        trained = None
     count = trained and trained.number
     if not trained or not count:
         first = next(head_numbers(cfg), None)
@@ -98,13 +102,18 @@ def _narrow_problems(cfg: Config, found: Classes) -> Iterator[str]:
 
 def _comparable(cfg: Config, splits: Sequence[str], trained: Classes) -> bool:
     """Return whether the names or folders of the training set say what the labels are."""
-    if cfg.default_scope == 'mmpretrain' and not (trained.own or trained.folders):
-        return False  # A list of labels may have other classes than those of the data set's type.
+    if _labels_are_listed(cfg, trained):
+        return False
     numbers = {number.classes for number in head_numbers(cfg)}
     if 'train' in splits:
         return bool(numbers)
     # A config that is only tested may name a training set of other classes.
     return bool(numbers) and numbers <= {trained.number, trained.things}
+
+
+def _labels_are_listed(cfg: Config, trained: Classes) -> bool:
+    """Return whether a list gives the labels, of which the type's own names say nothing."""
+    return cfg.default_scope == 'mmpretrain' and not (trained.own or trained.folders)
 
 
 def _alike(found: Classes, trained: Classes | None) -> bool:
@@ -131,6 +140,8 @@ def _differences(cfg: Config, found: Classes, trained: Classes) -> Iterator[str]
     names, wanted = found.names or (), trained.names or ()
     classifier = cfg.default_scope == 'mmpretrain'
     if classifier and not (found.own and trained.own):
+        return
+    if len(names) == len(wanted) == 1:  # Another word for the only class.
         return
     common = min(len(names), len(wanted))
     # Labels of a list do not depend on the number of names.

@@ -89,9 +89,9 @@ def dataset_problems(
 
     where = f'{split}_dataloader.dataset'
     _, found = read_classes(cfg, where, dataset)
-    if found is None:
+    if found is None or not found.names:  # Some data sets read the names from a file of their own.
         return
-    kind, classes = found.kind, found.names or ()
+    kind, classes = found.kind, found.names
     root, prefix = dataset.get('data_root') or '', dataset.get('data_prefix') or {}
     file = os.path.join(root, dataset.get('ann_file', ''))
     folder = os.path.join(root, prefix.get('img') or '')

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import ConfigError, DataError
 from .annotations import annotation_problems, evaluator_problems
-from .channels import channel_problems, first_image_problems
+from .channels import are_hosts, channel_problems, first_image_problems
 from .classes import class_problems
 from .coco import dataset_problems, leaf_datasets
 from .evaluators import evaluator_misfits
@@ -119,13 +119,18 @@ def _split_problems(
         yield from misfits
         explained = explained or bool(misfits)
         try:
-            built.append(_build(leaf))
-            warnings += _left_out(cfg, split, leaf, built[-1])
+            loaded = _build(leaf)
+            if not isinstance(loaded, BaseDataset):
+                kind = type(loaded).__name__
+                warnings.append(f'{split}_dataloader.dataset: a {kind} is not examined')
+                continue
+            built.append(loaded)
+            warnings += _left_out(cfg, split, leaf, loaded)
         except DataError as error:
             if misfits or misfit_of_classes:  # They explain the failure.
                 continue
             file = os.path.join(leaf.get('data_root') or '', leaf.get('ann_file') or '')
-            local = file.endswith('.json') and Path(file).is_file()
+            local = detection and file.endswith('.json') and Path(file).is_file()
             causes = list(annotation_problems(Path(file))) if local else []
             where = f'{file} ({split}_dataloader.dataset)'
             yield from (f'{where}: {cause}' for cause in causes or [str(error)])
@@ -136,7 +141,8 @@ def _split_problems(
         yield from found or first_image_problems(cfg, split, each)
     samples[split] = sum(map(len, built))
     scope = cfg.get('default_scope')
-    if built and scope in UNITS and (names := _class_names(cfg, built[0])):
+    names = _class_names(cfg, built[0]) if built and _labels_are_used(cfg, leaves) else None
+    if names:
         partial = any(each._indices is not None for each in built)
         unusable = [*unlearnable(scope, split, counts, len(names), partial)]
         yield from [] if explained else unusable
@@ -147,11 +153,23 @@ def _split_problems(
         yield from evaluator_problems(cfg, split)
 
 
-def _build(leaf: Mapping[str, Any]) -> BaseDataset:
+def _labels_are_used(cfg: Config, leaves: list[Mapping[str, Any]]) -> bool:
+    """Return whether a model learns the labels that the loading steps give."""
+    scope = cfg.get('default_scope')
+    if scope == 'mmpretrain':
+        return bool([*head_numbers(cfg)])  # Pre-training without labels has no such head.
+    if scope == 'mmseg':  # A step of the user's own may change them.
+        pipelines = (leaf.get('pipeline') or [] for leaf in leaves)
+        return all(are_hosts(steps, scope, 'datasets', 'TRANSFORMS') for steps in pipelines)
+    return scope in UNITS
+
+
+def _build(leaf: Mapping[str, Any]) -> Any:
     try:
         with contextlib.redirect_stdout(sys.stderr):  # pycocotools prints.
             dataset = DATASETS.build(leaf)
-            dataset.full_init()
+            if isinstance(dataset, BaseDataset):
+                dataset.full_init()
     except Exception as error:  # Any error of the host is a finding.
         empty = 'at least one array' in str(error)  # Raised when mmengine serialises an empty list.
         raise DataError(_EMPTY if empty else f'the host cannot read it ({error!r})') from error

@@ -109,7 +109,7 @@ def misnamed(names: tuple[str, ...], folders: Folders) -> int | None:
     """
     known = [folder.casefold() for folder in folders.names]
     for label, (name, folder) in enumerate(zip(names, known, strict=False)):
-        if name.casefold() != folder and name.casefold() in known:
+        if str(name).casefold() != folder and str(name).casefold() in known:
             return label
     return None
 

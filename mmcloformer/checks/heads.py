@@ -60,18 +60,21 @@ def number_problems(
         if classes not in allowed:
             yield f'{field} is {found}, but {reason}; set it to {count}'
     known = {number.classes for number in heads}
+    # Some losses have a weight for the background, or for no object, too.
+    fitting = {number + extra for number in allowed for extra in (0, 1)}
+    # A single output channel has the weight of its positive class.
+    fitting |= {found for _, found, _ in heads if found == 1}
     for path, node in _nodes(cfg):
         weights = node.get('class_weight')
-        if isinstance(weights, (list, tuple)) and len(weights) not in (count, count + 1):
-            # Some losses have a weight for the background, or for no object, too.
+        if isinstance(weights, (list, tuple)) and len(weights) not in fitting:
             extra = len(weights) - 1 in known and len(weights) not in known
             yield (
                 f'{path}.class_weight has {len(weights)} values, but {reason}; '
                 f'give it {count + extra}'
             )
     if cfg.get('default_scope') == 'mmpretrain' and heads:
-        yield from _preprocessor_problems(cfg, count, reason)
-        yield from _topk_problems(cfg, splits, count, reason)
+        yield from _preprocessor_problems(cfg, allowed, reason)
+        yield from topk_problems(cfg, splits, count, reason)
 
 
 def _nodes(cfg: Config) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -80,9 +83,11 @@ def _nodes(cfg: Config) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if cfg.get('default_scope') == 'mmpretrain':
         yield from _classifier_nodes(model)
     elif 'language_model' not in model:  # There num_classes is the maximum number of text tokens.
-        for key, value in model.items():
-            if key.endswith('head') and key not in _OTHER_CLASSES:
-                yield from _nodes_below(value, f'model.{key}')
+        inner = model.get('detector')  # Of semi-supervised detectors.
+        for path, parts in (('model', model), ('model.detector', inner)):
+            for key, value in parts.items() if isinstance(parts, Mapping) else ():
+                if key.endswith('head') and key not in _OTHER_CLASSES:
+                    yield from _nodes_below(value, f'{path}.{key}')
 
 
 def _nodes_below(node: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -140,7 +145,7 @@ def _decodes(head: Mapping[str, Any]) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseDecodeHead)
 
 
-def _preprocessor_problems(cfg: Config, count: int, reason: str) -> Iterator[str]:
+def _preprocessor_problems(cfg: Config, allowed: Sequence[int], reason: str) -> Iterator[str]:
     """Yield a wrong `num_classes` of the preprocessor, if it makes one-hot labels."""
     model = cfg.model
     inside = model.get('data_preprocessor') is not None
@@ -149,13 +154,20 @@ def _preprocessor_problems(cfg: Config, count: int, reason: str) -> Iterator[str
         return
     mixed = settings.get('batch_augments', model.get('train_cfg'))
     number = settings.get('num_classes')
-    if (mixed or settings.get('to_onehot')) and number and number != count:
+    if (mixed or settings.get('to_onehot')) and number and number not in allowed:
         field = f'{"model." * inside}data_preprocessor.num_classes'
-        yield f'{field} is {number}, but {reason}; set it to {count}'
+        yield f'{field} is {number}, but {reason}; set it to {allowed[0]}'
 
 
-def _topk_problems(cfg: Config, splits: Sequence[str], count: int, reason: str) -> Iterator[str]:
-    """Yield each `topk` with more places than there are classes."""
+def topk_problems(cfg: Config, splits: Sequence[str], count: int, reason: str) -> Iterator[str]:
+    """Yield each `topk` of a classifier with more places than there are classes.
+
+    Args:
+        cfg: The whole config.
+        splits: Which of `train`, `val` and `test` to check the evaluators of.
+        count: Number of classes.
+        reason: Where that number comes from, as part of a sentence.
+    """
     settings = []
     for split in splits:
         evaluators = cfg.get(f'{split}_evaluator') or []

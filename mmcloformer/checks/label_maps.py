@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from .channels import are_hosts
 from .coco import leaf_datasets
 from .heads import head_numbers
 from .learnable import IGNORED, class_counts, unlearnable
@@ -33,6 +34,8 @@ def label_map_problems(cfg: Config, splits: Sequence[str]) -> Iterator[str]:
     read, partial = 0, False
     try:
         for leaf in leaf_datasets(loader.get('dataset')):
+            if not are_hosts(leaf['pipeline'], 'mmseg', 'datasets', 'TRANSFORMS'):
+                return  # A step of the user's own may change the labels.
             dataset = build_dataset('mmseg', leaf, pipeline=[], serialize_data=False)
             load = _loading_step(leaf['pipeline'])
             partial = partial or leaf.get('indices') is not None

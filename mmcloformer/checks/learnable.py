@@ -14,6 +14,8 @@ UNITS = dict(mmdet='box', mmseg='pixel', mmpretrain='image')
 """What has a label, by host."""
 # Pixels by which rounding may move a box over the edge of its image.
 _TOLERANCE = 2
+# Boxes written as corners end far outside: by this share of a side, in more than a few boxes.
+_FAR, _FEW = 0.1, 3
 
 
 def class_counts(info: Mapping[str, Any], ignored: int) -> Counter[int]:
@@ -103,8 +105,8 @@ def box_problems(
             f'all {len(annotations)} objects have iscrowd=1, so loss and score leave them out; '
             'set iscrowd=0 for single objects'
         )
-    crossing, corners, total = _compare_with_edges(images, annotations)
-    if crossing > 0.5 * total and corners == total:
+    crossing, corners, total = _compare_with_edges(images, annotations, _FAR)
+    if total >= _FEW and crossing > 0.5 * total and corners == total:
         yield (
             f'{crossing} of {total} boxes cross the edge of their image, and all fit into it as '
             'corners x1, y1, x2, y2; a bbox is [x, y, width, height], so write width x2 - x1 and '
@@ -122,7 +124,9 @@ def box_warnings(
         annotations: Annotations of the configured classes.
     """
     crossing, corners, total = _compare_with_edges(images, annotations)
-    if crossing > 0.5 * total and corners < total:
+    far, *_ = _compare_with_edges(images, annotations, _FAR)
+    refused = total >= _FEW and far > 0.5 * total and corners == total
+    if crossing > 0.5 * total and not refused:
         yield (
             f'{crossing} of {total} boxes cross the edge of their image. This may be meant for '
             'objects that the image cuts off; if not, check that a bbox is '
@@ -140,11 +144,14 @@ def _ignored_hint(scope: str) -> str:
 
 
 def _compare_with_edges(
-    images: Sequence[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]]
+    images: Sequence[Mapping[str, Any]],
+    annotations: Sequence[Mapping[str, Any]],
+    share: float = 0.0,
 ) -> tuple[int, int, int]:
     """Count the boxes that cross an edge, those that fit as two corners, and all.
 
-    Boxes that are no four numbers, and images without a size, are left to other checks.
+    A box crosses an edge if it ends more than a share of the image's side beyond it. Boxes that are
+    no four numbers, and images without a size, are left to other checks.
     """
     sizes = {each['id']: (each.get('width'), each.get('height')) for each in images}
     rows = [
@@ -157,6 +164,7 @@ def _compare_with_edges(
     ]
     x, y, w, h, width, height = np.array(rows, float).reshape(-1, 6).T
     with np.errstate(invalid='ignore'):
-        crossing = (x + w > width + _TOLERANCE) | (y + h > height + _TOLERANCE)
+        across, down = (np.maximum(_TOLERANCE, share * side) for side in (width, height))
+        crossing = (x + w > width + across) | (y + h > height + down)
         corners = (w > x) & (h > y) & (w <= width + _TOLERANCE) & (h <= height + _TOLERANCE)
     return int(crossing.sum()), int(corners.sum()), len(rows)

@@ -62,7 +62,9 @@ def list_problems(cfg: Config, split: str, dataset: Mapping[str, Any]) -> Iterat
         return
     where = f'{split}_dataloader.dataset'
     names = {'classes': dataset.get('classes')}
-    names |= {f'metainfo.{key}': value for key, value in (dataset.get('metainfo') or {}).items()}
+    metainfo = dataset.get('metainfo')
+    if isinstance(metainfo, Mapping):
+        names |= {f'metainfo.{key}': value for key, value in metainfo.items()}
     for field, name in names.items():
         yield from _encoding_problems(name, f'{where}.{field}')
     file = os.path.join(dataset.get('data_root') or '', dataset.get('ann_file') or '')

@@ -15,6 +15,10 @@ from .label_maps import label_map_problems
 from .left_out import unused_folder
 from .lists import check_lists
 
+# Data sets of mmpretrain: those whose `split` is a folder, and those that download themselves.
+_SPLIT_FOLDERS = ('ImageNet', 'ImageNet21k')
+_DOWNLOADING = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')
+
 
 def check_data(cfg: Config, splits: Sequence[str]) -> None:
     """Check that the data of some splits exist and match the config.
@@ -63,7 +67,8 @@ def check_present(cfg: Config, splits: Sequence[str]) -> None:
                     fields.setdefault(path, f'{split}_dataloader.dataset.data_root')
         evaluators = cfg.get(f'{split}_evaluator') or []
         for evaluator in evaluators if isinstance(evaluators, Sequence) else [evaluators]:
-            if isinstance(path := evaluator.get('ann_file'), str):
+            path = evaluator.get('ann_file')
+            if isinstance(path, str) and _is_local(evaluator):
                 fields.setdefault(path, f'{split}_evaluator.ann_file')
     missing = [
         f'  {path}  ({field})'
@@ -86,10 +91,20 @@ def _leaves(cfg: Config, splits: Sequence[str]) -> Iterator[tuple[str, Mapping[s
             yield split, leaf
 
 
+def _is_local(settings: Mapping[str, Any]) -> bool:
+    """Return whether a dataset or evaluator reads its files from this machine."""
+    backend = (settings.get('backend_args') or {}).get('backend', 'local')
+    return backend in ('local', 'disk')
+
+
 def _paths(dataset: Mapping[str, Any]) -> Iterator[str]:
     """Yield files and folders of a dataset config, joined as mmengine's BaseDataset joins them."""
+    kind = str(dataset.get('type')).rpartition('.')[2]
+    if not _is_local(dataset) or (kind in _DOWNLOADING and dataset.get('download', True)):
+        return
     root = dataset.get('data_root') or ''
-    prefix = dataset.get('data_prefix') or dataset.get('split') or {}  # mmpretrain: ImageNet
+    split = dataset.get('split') if kind in _SPLIT_FOLDERS else None
+    prefix = dataset.get('data_prefix') or split or {}
     parts = list(prefix.values()) if isinstance(prefix, dict) else [prefix]
     for part in [dataset.get('ann_file'), *parts]:
         if part:

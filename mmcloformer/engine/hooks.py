@@ -103,7 +103,8 @@ class LastBatchHook(Hook):
         batches = loader.batch_sampler
         self.batch_size = getattr(batches, 'batch_size', None) or 1
         single = (
-            type(loader.sampler) is DefaultSampler
+            # Reseeding has put a subclass in place of the class.
+            getattr(loader.sampler, 'original_class', type(loader.sampler)) is DefaultSampler
             and self.batch_size > 1
             and len(loader.sampler) % self.batch_size == 1
             and not getattr(batches, 'drop_last', False)

@@ -51,4 +51,4 @@ def _continues(runner: Runner, folder: Path) -> bool:
     if not runner._resume or source is None:  # The host searches the work dir.
         return runner._resume
     folders = {folder.resolve(), Path(runner.work_dir).resolve()}
-    return Path(source).resolve().parent in folders
+    return Path(source).parent.resolve() in folders

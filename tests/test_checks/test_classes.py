@@ -260,3 +260,45 @@ def test_what_is_no_data_set_of_a_host_is_left_to_it(classifier):
         classifier.train_dataloader.dataset.type = kind
         assert not problems(classifier)
     assert not problems(Config(dict(train_dataloader=dict(dataset=dict(type='Any')))))
+
+
+def test_labels_of_a_list_may_be_of_other_classes_than_the_types(classifier, tmp_path):
+    listing = tmp_path / 'list.txt'
+    listing.write_text('a.png 0\nb.png 2\n')
+    classifier.model.head.num_classes = classifier.data_preprocessor.num_classes = 3
+    for split in ALL:
+        dataset = classifier[f'{split}_dataloader'].dataset
+        dataset.update(type='ImageNet', ann_file=str(listing), data_root=str(tmp_path))
+        dataset.pop('metainfo')
+    assert problems(classifier, ALL) == []
+
+
+def test_topk_of_a_config_that_is_only_tested(classifier):
+    classifier.test_evaluator.topk = (1, 5)
+    assert 'test_evaluator.topk is (1, 5)' in problem(classifier, ('test',))
+
+
+def test_another_word_for_the_only_class(detector):
+    detector.train_dataloader.dataset.metainfo.classes = ('ring',)
+    detector.val_dataloader.dataset.metainfo.classes = ('circle',)
+    detector.model.bbox_head.num_classes = 1
+    assert problems(detector) == []
+
+
+def test_metainfo_that_is_no_mapping(segmentor):
+    segmentor.train_dataloader.dataset.metainfo = WATER
+    text = '\n'.join(problems(segmentor, ('train',)))
+    assert "metainfo is ('shore', 'water'); write dict(classes=(...))" in text
+
+
+def test_numbers_for_names(classifier, tmp_path):
+    for split in ('train', 'val'):
+        for name in '012':
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            (folder / 'a.png').touch()
+    classifier.model.head.num_classes = classifier.data_preprocessor.num_classes = 3
+    for split in ALL:
+        dataset = classifier[f'{split}_dataloader'].dataset
+        dataset.update(data_root=str(tmp_path), metainfo=dict(classes=[0, 1, 2]))
+    assert problems(classifier, BOTH) == []

@@ -119,3 +119,22 @@ def test_the_hosts_own_configs_agree(name):
         assert not [*class_problems(cfg, splits)]
     if cfg.default_scope != 'mmpretrain' and 'grounding' not in name:
         assert [*head_numbers(cfg)]
+
+
+def test_a_single_output_channel_has_the_weight_of_its_positive_class():
+    head = dict(type='FCNHead', num_classes=2, out_channels=1)
+    head['loss_decode'] = dict(type='CrossEntropyLoss', use_sigmoid=True, class_weight=[3.0])
+    cfg = Config(dict(default_scope='mmseg', model=dict(decode_head=head)))
+    assert not found(cfg, 2)
+
+
+def test_weights_fit_any_allowed_number_of_classes():
+    head = dict(bbox_head=dict(num_classes=80, loss_cls=dict(class_weight=[1.0] * 81)))
+    cfg = Config(dict(default_scope='mmdet', model=dict(roi_head=head)))
+    assert not list(number_problems(cfg, ('val',), [133, 80], 'REASON'))
+
+
+def test_the_detector_inside_a_semi_supervised_one():
+    detector = dict(bbox_head=dict(num_classes=80), rpn_head=dict(num_classes=1))
+    cfg = Config(dict(default_scope='mmdet', model=dict(detector=detector)))
+    assert found(cfg, 2) == ['model.detector.bbox_head.num_classes is 80, but REASON; set it to 2']

@@ -149,6 +149,12 @@ def test_objects_that_the_image_cuts_off_are_no_corners():
     assert len(list(box_warnings(*found))) == 1
 
 
+def test_large_boxes_that_end_a_little_outside_are_no_corners():
+    found = boxes([4, 5, 100, 80], [3, 6, 100, 79], [5, 4, 99, 80], [2, 3, 101, 80])
+    assert not list(box_problems(*found))
+    assert len(list(box_warnings(*found))) == 1
+
+
 def test_a_class_without_a_box_in_one_split(data):
     cfg, root = data('coco')
     rewrite(root, lambda each, *size: each.update(category_id=2), 'val')

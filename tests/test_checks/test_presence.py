@@ -127,3 +127,22 @@ def test_a_root_that_absolute_paths_override_need_not_exist(tmp_path):
     dataset['data_prefix'] = dict(img='')
     with pytest.raises(DataError, match='absent'):
         check_present(Config(dict(train_dataloader=dict(dataset=dataset))), ('train',))
+
+
+@pytest.mark.parametrize(
+    'dataset',
+    [
+        dict(type='CIFAR10', data_root='absent', split='train'),  # Downloads itself.
+        dict(type='CocoDataset', data_root='absent', backend_args=dict(backend='petrel')),
+    ],
+)
+def test_what_is_not_on_this_machine_is_left_to_the_host(dataset):
+    check_present(Config(dict(train_dataloader=dict(dataset=dataset))), ('train',))
+
+
+def test_only_imagenet_has_a_folder_per_split(tmp_path):
+    dataset = dict(type='CUB', data_root=str(tmp_path), split='train')
+    check_present(Config(dict(train_dataloader=dict(dataset=dataset))), ('train',))
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(dataset, type='ImageNet'))))
+    with pytest.raises(DataError, match=f'{tmp_path}/train'):
+        check_present(cfg, ('train',))

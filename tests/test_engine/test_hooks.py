@@ -4,6 +4,7 @@ import pytest
 from torch import nn
 
 from mmcloformer.checkpoint import read_checkpoint
+from mmcloformer.compat.reseeding import _override_methods
 from mmcloformer.errors import ConfigError, DivergenceError
 from tests.toy import Toy, toy_runner, train
 
@@ -79,6 +80,23 @@ def test_a_last_batch_of_one_image_stops_after_the_first_iteration(tmp_path):
         tmp_path, model=Pooled(), batch_size=3, custom_hooks=[dict(type='LastBatchHook')]
     )
     with pytest.raises(ConfigError, match=r'last batch .*batch_size is 3.*drop_last=True'):
+        runner.train()
+    assert runner.iter == 0
+
+
+def test_a_last_batch_is_found_behind_a_reseeded_sampler(tmp_path):
+    runner = toy_runner(
+        tmp_path, model=Pooled(), batch_size=3, custom_hooks=[dict(type='LastBatchHook')]
+    )
+    build = runner.build_dataloader
+
+    def build_and_override(*args, **kwargs):
+        loader = build(*args, **kwargs)
+        _override_methods(loader.batch_sampler.sampler)
+        return loader
+
+    runner.build_dataloader = build_and_override
+    with pytest.raises(ConfigError, match='last batch'):
         runner.train()
     assert runner.iter == 0
 
