@@ -12,21 +12,24 @@ from mmcloformer.errors import DataError
 from tests.conftest import ROOT, coco_options
 
 
-@pytest.fixture
-def segmentation(shapes, tmp_path):
-    root = shutil.copytree(shapes / 'ade20k', tmp_path / 'ade20k')
-    cfg = Config.fromfile(ROOT / 'configs/demo/semantic-fpn_cloformer_xxs_shapes.py')
+def copy_set(name, source, target):
+    root = shutil.copytree(source, target)
+    cfg = Config.fromfile(ROOT / f'configs/demo/{name}.py')
     for split in ('train', 'val', 'test'):
         cfg[f'{split}_dataloader'].dataset.data_root = str(root)
+    return cfg, root
+
+
+@pytest.fixture
+def segmentation(shapes, tmp_path):
+    name = 'semantic-fpn_cloformer_xxs_shapes'
+    cfg, root = copy_set(name, shapes / 'ade20k', tmp_path / 'ade20k')
     return cfg, root / 'images' / 'training'
 
 
 @pytest.fixture
 def classification(shapes, tmp_path):
-    root = shutil.copytree(shapes / 'imagenet', tmp_path / 'imagenet')
-    cfg = Config.fromfile(ROOT / 'configs/demo/cloformer_xxs_shapes.py')
-    for split in ('train', 'val', 'test'):
-        cfg[f'{split}_dataloader'].dataset.data_root = str(root)
+    cfg, root = copy_set('cloformer_xxs_shapes', shapes / 'imagenet', tmp_path / 'imagenet')
     return cfg, root / 'train'
 
 
