@@ -13,6 +13,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 
 from ..checks.channels import backbone_channels, check_channels
+from ..checks.fields import type_name
 from ..errors import ConfigError
 from .option_keys import apply_options
 
@@ -95,7 +96,6 @@ def image_color(cfg: Config) -> str | None:
     """
     loader = cfg.test_dataloader.dataset.pipeline[0]
     backend = loader.get('imdecode_backend', 'cv2')
-    name = loader.type if isinstance(loader.type, str) else loader.type.__name__
-    if name.rpartition('.')[2] != 'LoadImageFromFile' or backend not in ('cv2', 'pillow'):
+    if type_name(loader.type) != 'LoadImageFromFile' or backend not in ('cv2', 'pillow'):
         return None
     return loader.get('color_type', 'color')

@@ -5,7 +5,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from ..checks.coco import leaf_datasets
+from ..checks.fields import evaluator_fields, leaf_datasets
 from ..errors import ConfigError
 
 _MODELS: dict[str, dict[str, Any]] = {
@@ -45,9 +45,8 @@ def augment_test(cfg: Config) -> None:
 
 
 def _metrics(cfg: Config) -> list[str]:
-    evaluators: Any = cfg.test_evaluator
     found: list[str] = []
-    for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+    for _, evaluator in evaluator_fields(cfg, 'test'):
         metric = evaluator.get('metric') or []
         found += [metric] if isinstance(metric, str) else metric
     return found

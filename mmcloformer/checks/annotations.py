@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.config import Config
 
 from ..errors import join_first
+from .fields import evaluator_fields
 from .masks import scored_mask_problem
 from .text import decode_text, mark_problem
 
@@ -23,8 +24,7 @@ def evaluator_problems(cfg: Config, split: str) -> Iterator[str]:
         cfg: The whole config.
         split: `val` or `test`.
     """
-    evaluators = cfg.get(f'{split}_evaluator') or []
-    for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+    for _, evaluator in evaluator_fields(cfg, split):
         file, metric = evaluator.get('ann_file'), evaluator.get('metric', 'bbox')
         read = str(evaluator['type']).endswith('CocoMetric') and not evaluator.get('format_only')
         if file and read and not (evaluator.get('backend_args') or '://' in file):

@@ -9,6 +9,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.model import ImgDataPreprocessor
 
 from ..errors import ConfigError
+from .fields import find_class, type_name
 
 _HOSTS = ('mmdet', 'mmseg', 'mmpretrain')
 _HOST_PACKAGES = (*_HOSTS, 'mmcv', 'mmengine', 'mmcloformer')
@@ -151,7 +152,7 @@ def _read_preprocessor(cfg: Config) -> _Preprocessor | None:
     if not isinstance(settings, Mapping):
         return None
     kind = settings.get('type') or _DEFAULT_PREPROCESSOR.get(cfg.default_scope, 'BaseData')
-    name = _name(kind)
+    name = type_name(kind)
     mean, std = settings.get('mean'), settings.get('std')
     if name not in _PREPROCESSORS or not all(_is_list(value) for value in (mean, std)):
         return None
@@ -176,11 +177,6 @@ def _is_list(value: Any) -> bool:
     return value is None or (isinstance(value, (list, tuple)) and bool(value))
 
 
-def _name(kind: Any) -> str:
-    """Return the name of a class that is given by itself or by name, without its scope."""
-    return (kind if isinstance(kind, str) else getattr(kind, '__name__', '')).rpartition('.')[2]
-
-
 def _backbones(
     node: Any, path: str, parents: tuple[Any, ...]
 ) -> Iterator[tuple[str, int, tuple[Any, ...]]]:
@@ -189,7 +185,7 @@ def _backbones(
         node = dict(enumerate(node))
     if not isinstance(node, Mapping):
         return
-    if _name(node.get('type')) == 'CloFormer':
+    if type_name(node.get('type')) == 'CloFormer':
         channels = node.get('in_channels', 3)
         if isinstance(channels, int) and channels > 0:
             yield f'{path}.in_channels', channels, parents
@@ -215,7 +211,7 @@ def _loaded_channels(steps: Sequence[Any]) -> int | None:
     """Return the channels of the images that leave a pipeline, or None if that is not known."""
     if not all(isinstance(step, Mapping) and 'type' in step for step in steps):
         return None
-    names = [_name(step['type']) for step in steps]
+    names = [type_name(step['type']) for step in steps]
     loaders = [name for name in names if name.startswith('Load') and 'Annotation' not in name]
     if loaders != ['LoadImageFromFile'] or names[0] != loaders[0]:
         return None
@@ -242,9 +238,7 @@ def are_hosts(settings: Sequence[Any], scope: str, package: str, registry: str) 
         registry: Name of the registry.
     """
     import_module(f'{scope}.{package}')
-    kinds = [each['type'] for each in settings]
-    known = getattr(import_module(f'{scope}.registry'), registry)
-    classes = [known.get(kind) if isinstance(kind, str) else kind for kind in kinds]
+    classes = [find_class(each['type'], scope, registry) for each in settings]
     modules = {getattr(each, '__module__', '').partition('.')[0] for each in classes}
     return modules <= {*_HOST_PACKAGES} and not any('transforms' in each for each in settings)
 

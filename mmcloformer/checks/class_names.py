@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
 from ..errors import join_first
+from .fields import find_class
 from .folders import Folders, find_folders, hidden_problems, misnamed
 from .heads import head_numbers
 
@@ -40,31 +41,6 @@ class Classes(NamedTuple):
         return len(self.names) if self.names else None
 
 
-def leaf_fields(cfg: Config, split: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the data sets of a split, also those inside of wrappers such as ConcatDataset.
-
-    Args:
-        cfg: The whole config.
-        split: `train`, `val` or `test`.
-
-    Yields:
-        The name of the field with a data set's config, and the config.
-    """
-    name = f'{split}_dataloader'
-    waiting = [(f'{name}.dataset', (cfg.get(name) or {}).get('dataset'))]
-    while waiting:
-        field, dataset = waiting.pop(0)
-        if not isinstance(dataset, Mapping):
-            continue
-        several = enumerate(dataset.get('datasets') or [])
-        inner = [(f'{field}.datasets.{i}', each) for i, each in several]
-        if dataset.get('dataset'):
-            inner.append((f'{field}.dataset', dataset['dataset']))
-        if not inner:
-            yield field, dataset
-        waiting = inner + waiting
-
-
 def read_classes(
     cfg: Config, field: str, dataset: Mapping[str, Any]
 ) -> tuple[list[str], Classes | None]:
@@ -79,8 +55,7 @@ def read_classes(
         What is wrong with the names in themselves, and the classes, or None if they are not listed
         as the hosts' own data sets list them.
     """
-    kind: Any = dataset.get('type')
-    kind = _registry(cfg).get(kind) if isinstance(kind, str) else kind
+    kind = find_class(dataset.get('type'), cfg.default_scope, 'DATASETS')
     if not _lists_classes(kind):
         return [], None
     classifier = cfg.default_scope == 'mmpretrain'
@@ -125,16 +100,6 @@ def read_classes(
 
 def _lists_classes(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseDataset)
-
-
-def _registry(cfg: Config) -> Any:
-    if cfg.default_scope == 'mmdet':
-        from mmdet.registry import DATASETS
-    elif cfg.default_scope == 'mmseg':
-        from mmseg.registry import DATASETS
-    else:
-        from mmpretrain.registry import DATASETS
-    return DATASETS
 
 
 def _selection_problems(

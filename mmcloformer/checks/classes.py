@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from mmengine.config import Config
 
 from ..errors import join_first
-from .class_names import Classes, leaf_fields, read_classes
+from .class_names import Classes, read_classes
+from .fields import leaf_fields
 from .folders import misnamed, shift_problem
 from .heads import head_numbers, number_problems, topk_problems
 

@@ -16,6 +16,7 @@ from mmengine.config import Config
 from ..errors import join_first
 from .annotations import box_problem, by_problem, size_problems
 from .class_names import read_classes
+from .fields import leaf_fields
 from .learnable import box_problems, box_warnings
 from .left_out import filtered_images
 from .text import decode_text, mark_problem
@@ -50,23 +51,8 @@ def coco_problems(cfg: Config, splits: Sequence[str]) -> Iterator[str]:
     """
     if cfg.get('default_scope') == 'mmdet':
         for split in splits:
-            for dataset in leaf_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset')):
+            for _, dataset in leaf_fields(cfg, split):
                 yield from dataset_problems(cfg, split, dataset)
-
-
-def leaf_datasets(dataset: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
-    """Yield the configs of the datasets inside wrappers such as ConcatDataset.
-
-    Args:
-        dataset: The config of a dataset or wrapper, or None.
-    """
-    if not dataset:
-        return
-    inner = [*dataset.get('datasets', []), dataset.get('dataset')]
-    if inner == [None]:
-        yield dataset
-    for each in inner:
-        yield from leaf_datasets(each)
 
 
 def dataset_problems(
@@ -104,11 +90,11 @@ def dataset_problems(
         # Which images a subset loads is not known before the host has filtered the data.
         folder_checked = folder if images and dataset.get('indices') is None else None
         filter_cfg = {} if dataset.get('test_mode') else dataset.get('filter_cfg') or {}
-        unusual: list[str] = []
+        unusual: list[str] | None = None if warnings is None else []
         for problem in _file_problems(file, folder_checked, list(classes), filter_cfg, unusual):
             yield f'{file} ({where}): {problem}'
         if warnings is not None:
-            warnings += [f'{file} ({where}): {each}' for each in unusual]
+            warnings += [f'{file} ({where}): {each}' for each in unusual or ()]
 
 
 def _file_problems(
@@ -116,7 +102,7 @@ def _file_problems(
     folder: str | None,
     classes: list[str],
     filter_cfg: Mapping[str, Any],
-    warnings: list[str],
+    warnings: list[str] | None,
 ) -> Iterator[str]:
     encoded = Path(file).read_bytes()
     if problem := mark_problem(encoded, file):
@@ -166,12 +152,13 @@ def _file_problems(
         left, reasons = filtered_images(images, with_objects, filter_cfg)
         if left == 0:
             yield f'no image is left for training: {reasons}'
-        elif reasons:
+        elif reasons and warnings is not None:
             warnings.append(f'the host leaves images out of training: {reasons}')
     known = {category['id'] for category in categories if category['name'] in used}
     objects = [each for each in counted if each['category_id'] in known]
     yield from box_problems(images, objects)
-    warnings += box_warnings(images, objects)
+    if warnings is not None:
+        warnings += box_warnings(images, objects)
     yield from by_problem(
         (
             each,

@@ -9,6 +9,7 @@ from mmengine.config import Config
 
 from ..errors import DataError, join_first
 from .coco import parse_without_polygons
+from .fields import evaluator_fields, find_class
 
 
 def check_evaluators(cfg: Config, splits: Sequence[str]) -> None:
@@ -42,16 +43,14 @@ def evaluator_misfits(cfg: Config, split: str) -> Iterator[str]:
     if cfg.get('default_scope') != 'mmdet' or not _is_coco(dataset):
         return
     loaded = os.path.join(dataset.get('data_root') or '', dataset.get('ann_file') or '')
-    evaluators = cfg.get(f'{split}_evaluator') or []
-    several = isinstance(evaluators, Sequence)
-    for index, evaluator in enumerate(evaluators if several else [evaluators]):
+    for name, evaluator in evaluator_fields(cfg, split):
         file = _scored_file(evaluator)
         remote = '://' in f'{file}{loaded}' or dataset.get('backend_args')
         if not file or remote or os.path.realpath(file) == os.path.realpath(loaded):
             continue
         if not (os.path.isfile(file) and os.path.isfile(loaded)):
             continue  # `check_present` names it.
-        field = f'{split}_evaluator.{f"{index}." if several else ""}ann_file'
+        field = f'{name}.ann_file'
         try:
             problem = _misfit(_read(loaded), _read(file), dataset)
         except (ValueError, KeyError, TypeError, AttributeError):  # Other checks say why.
@@ -66,22 +65,16 @@ def evaluator_misfits(cfg: Config, split: str) -> Iterator[str]:
 
 def _is_coco(dataset: Mapping[str, Any]) -> bool:
     from mmdet.datasets import CocoDataset
-    from mmdet.registry import DATASETS
 
-    kind = dataset.get('type')
-    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    kind = find_class(dataset.get('type'), 'mmdet', 'DATASETS')
     return isinstance(kind, type) and issubclass(kind, CocoDataset)
 
 
-def _scored_file(evaluator: Any) -> str | None:
+def _scored_file(evaluator: Mapping[str, Any]) -> str | None:
     """Return the annotation file that an evaluator compares with by image id, or None."""
     from mmdet.evaluation import CocoMetric, CocoPanopticMetric
-    from mmdet.registry import METRICS
 
-    if not isinstance(evaluator, Mapping):
-        return None
-    kind, file = evaluator.get('type'), evaluator.get('ann_file')
-    kind = METRICS.get(kind) if isinstance(kind, str) else kind
+    kind, file = find_class(evaluator.get('type'), 'mmdet', 'METRICS'), evaluator.get('ann_file')
     by_id = isinstance(kind, type) and issubclass(kind, (CocoMetric, CocoPanopticMetric))
     scored = by_id and not evaluator.get('format_only') and not evaluator.get('backend_args')
     return file if scored and isinstance(file, str) else None
@@ -140,10 +133,7 @@ def _stem(image: Mapping[str, Any]) -> str:
 
 
 def _class_misfit(scored: Any, dataset: Mapping[str, Any]) -> str | None:
-    from mmdet.registry import DATASETS
-
-    kind: Any = dataset['type']
-    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    kind = find_class(dataset['type'], 'mmdet', 'DATASETS')
     classes = kind._load_metainfo(dataset.get('metainfo')).get('classes', ())
     names = [category['name'] for category in scored.get('categories', [])]
     if 'thing_classes' in kind.METAINFO or not names or isinstance(classes, str):

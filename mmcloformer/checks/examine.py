@@ -19,8 +19,9 @@ from ..errors import ConfigError, DataError
 from .annotations import annotation_problems, evaluator_problems
 from .channels import are_hosts, channel_problems, first_image_problems
 from .classes import class_problems
-from .coco import dataset_problems, leaf_datasets
+from .coco import dataset_problems
 from .evaluators import evaluator_misfits
+from .fields import leaf_datasets
 from .heads import head_numbers
 from .learnable import UNITS, absent_classes, unlearnable
 from .left_out import filtered_samples, left_out_files, unused_folder

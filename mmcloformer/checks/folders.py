@@ -119,9 +119,14 @@ def _described(folders: Folders, names: list[str]) -> list[str]:
 
 
 def _has_files(folder: Path, is_valid: Callable[[str], bool]) -> bool:
-    # The host skips hidden files.
-    return any(
-        is_valid(file) and not file.startswith('.')
-        for _, _, files in os.walk(folder, followlinks=True)
-        for file in files
-    )
+    folders = []
+    try:
+        with os.scandir(folder) as entries:  # Unlike os.walk, it stops at the first image.
+            for entry in entries:
+                if entry.is_dir():
+                    folders.append(Path(entry))
+                elif is_valid(entry.name) and not entry.name.startswith('.'):  # As the host.
+                    return True
+    except OSError:  # The host skips what it cannot list.
+        return False
+    return any(_has_files(each, is_valid) for each in folders)

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
+from .fields import evaluator_fields, find_class, type_name
+
 # Heads whose classes are not the data set's: objectness, and the surfaces of COCO-Stuff.
 _OTHER_CLASSES = ('rpn_head', 'semantic_head')
 _BOUNDARY_HEAD = 'STDCHead'  # Of mmseg: predicts whether a pixel is on a boundary.
@@ -93,7 +95,7 @@ def _nodes(cfg: Config) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _nodes_below(node: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if isinstance(node, (list, tuple)):
         node = dict(enumerate(node))
-    if not isinstance(node, Mapping) or _name(node) == _BOUNDARY_HEAD:
+    if not isinstance(node, Mapping) or type_name(node.get('type')) == _BOUNDARY_HEAD:
         return
     yield path, node
     for key, child in node.items():
@@ -103,14 +105,13 @@ def _nodes_below(node: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]
 
 def _classifier_nodes(model: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     from mmpretrain.models.heads import ClsHead, MultiLabelClsHead
-    from mmpretrain.registry import MODELS
 
-    if _name(model) == 'TimmClassifier':
+    if type_name(model.get('type')) == 'TimmClassifier':
         yield 'model', {key: model[key] for key in ('num_classes', 'loss') if key in model}
     head = model.get('head')
     if not isinstance(head, Mapping) or head.get('type') is None:
         return
-    kind = MODELS.get(head['type']) if isinstance(head['type'], str) else head['type']
+    kind = find_class(head['type'], 'mmpretrain', 'MODELS')
     classifies = isinstance(kind, type) and issubclass(kind, (ClsHead, MultiLabelClsHead))
     if not classifies or 'Regression' in kind.__name__:
         return
@@ -138,10 +139,8 @@ def _decodes(head: Mapping[str, Any]) -> bool:
     In mask classifiers such as Mask2Former it is the width of the features.
     """
     from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-    from mmseg.registry import MODELS
 
-    kind = head.get('type')
-    kind = MODELS.get(kind) if isinstance(kind, str) else kind
+    kind = find_class(head.get('type'), 'mmseg', 'MODELS')
     return isinstance(kind, type) and issubclass(kind, BaseDecodeHead)
 
 
@@ -150,7 +149,7 @@ def _preprocessor_problems(cfg: Config, allowed: Sequence[int], reason: str) -> 
     model = cfg.model
     inside = model.get('data_preprocessor') is not None
     settings = (model if inside else cfg).get('data_preprocessor') or {}
-    if _name(settings) not in ('', 'ClsDataPreprocessor'):
+    if type_name(settings.get('type')) not in ('', 'ClsDataPreprocessor'):
         return
     mixed = settings.get('batch_augments', model.get('train_cfg'))
     number = settings.get('num_classes')
@@ -170,11 +169,11 @@ def topk_problems(cfg: Config, splits: Sequence[str], count: int, reason: str) -
     """
     settings = []
     for split in splits:
-        evaluators = cfg.get(f'{split}_evaluator') or []
-        several = isinstance(evaluators, Sequence)
-        for i, each in enumerate(evaluators if several else [evaluators]):
-            if isinstance(each, Mapping) and _name(each) in _TOPK_METRICS:
-                settings.append((f'{split}_evaluator{f".{i}" if several else ""}', each))
+        settings += [
+            (field, each)
+            for field, each in evaluator_fields(cfg, split)
+            if type_name(each.get('type')) in _TOPK_METRICS
+        ]
     head = cfg.model.get('head') or {}
     if head.get('cal_acc'):
         settings.append(('model.head', head))
@@ -185,9 +184,3 @@ def topk_problems(cfg: Config, splits: Sequence[str], count: int, reason: str) -
             fitting = tuple(place for place in places if place <= count) or (1,)
             advice = fitting[0] if isinstance(topk, int) else fitting
             yield f'{field}.topk is {topk}, but {reason}; set it to {advice}'
-
-
-def _name(node: Mapping[str, Any]) -> str:
-    """Return the type of a config without its scope."""
-    kind = node.get('type') or ''
-    return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__

@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.config import Config
 
 from .channels import are_hosts
-from .coco import leaf_datasets
+from .fields import leaf_datasets
 from .heads import head_numbers
 from .learnable import IGNORED, class_counts, unlearnable
 from .left_out import build_dataset

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -105,12 +105,12 @@ def box_problems(
             f'all {len(annotations)} objects have iscrowd=1, so loss and score leave them out; '
             'set iscrowd=0 for single objects'
         )
-    crossing, corners, total = _compare_with_edges(images, annotations, _FAR)
-    if total >= _FEW and crossing > 0.5 * total and corners == total:
+    edges = _compare_with_edges(images, annotations)
+    if edges.are_corners:
         yield (
-            f'{crossing} of {total} boxes cross the edge of their image, and all fit into it as '
-            'corners x1, y1, x2, y2; a bbox is [x, y, width, height], so write width x2 - x1 and '
-            'height y2 - y1'
+            f'{edges.far} of {edges.total} boxes cross the edge of their image, and all fit into '
+            'it as corners x1, y1, x2, y2; a bbox is [x, y, width, height], so write width '
+            'x2 - x1 and height y2 - y1'
         )
 
 
@@ -123,13 +123,11 @@ def box_warnings(
         images: Images of the file.
         annotations: Annotations of the configured classes.
     """
-    crossing, corners, total = _compare_with_edges(images, annotations)
-    far, *_ = _compare_with_edges(images, annotations, _FAR)
-    refused = total >= _FEW and far > 0.5 * total and corners == total
-    if crossing > 0.5 * total and not refused:
+    edges = _compare_with_edges(images, annotations)
+    if edges.crossing > 0.5 * edges.total and not edges.are_corners:
         yield (
-            f'{crossing} of {total} boxes cross the edge of their image. This may be meant for '
-            'objects that the image cuts off; if not, check that a bbox is '
+            f'{edges.crossing} of {edges.total} boxes cross the edge of their image. This may be '
+            'meant for objects that the image cuts off; if not, check that a bbox is '
             '[x, y, width, height] in pixels of the image as it is'
         )
 
@@ -143,15 +141,26 @@ def _ignored_hint(scope: str) -> str:
     return 'they are crowds, difficult or ignored (iscrowd in COCO files); label single objects 0'
 
 
-def _compare_with_edges(
-    images: Sequence[Mapping[str, Any]],
-    annotations: Sequence[Mapping[str, Any]],
-    share: float = 0.0,
-) -> tuple[int, int, int]:
-    """Count the boxes that cross an edge, those that fit as two corners, and all.
+class _Edges(NamedTuple):
+    """Numbers of boxes: beyond an edge, far beyond one, inside if read as two corners, and all."""
 
-    A box crosses an edge if it ends more than a share of the image's side beyond it. Boxes that are
-    no four numbers, and images without a size, are left to other checks.
+    crossing: int
+    far: int
+    corners: int
+    total: int
+
+    @property
+    def are_corners(self) -> bool:
+        """Whether the boxes are surely written as corners."""
+        return self.total >= _FEW and self.far > 0.5 * self.total and self.corners == self.total
+
+
+def _compare_with_edges(
+    images: Sequence[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]]
+) -> _Edges:
+    """Compare boxes with the edges of their images.
+
+    Boxes that are no four numbers, and images without a size, are left to other checks.
     """
     sizes = {each['id']: (each.get('width'), each.get('height')) for each in images}
     rows = [
@@ -164,7 +173,10 @@ def _compare_with_edges(
     ]
     x, y, w, h, width, height = np.array(rows, float).reshape(-1, 6).T
     with np.errstate(invalid='ignore'):
-        across, down = (np.maximum(_TOLERANCE, share * side) for side in (width, height))
-        crossing = (x + w > width + across) | (y + h > height + down)
+        across, down = x + w - width, y + h - height
+        crossing = (across > _TOLERANCE) | (down > _TOLERANCE)
+        far = (across > np.maximum(_TOLERANCE, _FAR * width)) | (
+            down > np.maximum(_TOLERANCE, _FAR * height)
+        )
         corners = (w > x) & (h > y) & (w <= width + _TOLERANCE) & (h <= height + _TOLERANCE)
-    return int(crossing.sum()), int(corners.sum()), len(rows)
+    return _Edges(int(crossing.sum()), int(far.sum()), int(corners.sum()), len(rows))

@@ -3,13 +3,14 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from mmengine import fileio
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
+
+from .fields import find_class
 
 # fmt: off
 IMAGE_SUFFIXES = {
@@ -55,9 +56,7 @@ def build_dataset(scope: str, leaf: Mapping[str, Any], **settings: Any) -> Any:
     """
     fields = dict(leaf, **settings)
     fields.pop('_scope_', None)  # mmengine adds it to configs of a host's own.
-    kind = fields.pop('type')
-    kind = import_module(f'{scope}.registry').DATASETS.get(kind) if isinstance(kind, str) else kind
-    return kind(**fields)
+    return find_class(fields.pop('type'), scope, 'DATASETS')(**fields)
 
 
 def filtered_images(

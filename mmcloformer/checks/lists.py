@@ -7,14 +7,13 @@ import glob
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
 from ..errors import DataError
-from .coco import leaf_datasets
+from .fields import evaluator_fields, find_class, leaf_fields
 from .text import decode_text, mark_problem
 
 _HOSTS = ('mmdet', 'mmpretrain', 'mmseg')
@@ -37,10 +36,9 @@ def check_lists(cfg: Config, splits: Sequence[str]) -> None:
     """
     problems: list[str] = []
     for split in splits:
-        for dataset in leaf_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset')):
+        for _, dataset in leaf_fields(cfg, split):
             problems += list_problems(cfg, split, dataset)
-        evaluators = cfg.get(f'{split}_evaluator') or []
-        for evaluator in evaluators if isinstance(evaluators, Sequence) else [evaluators]:
+        for _, evaluator in evaluator_fields(cfg, split):
             if str(evaluator.get('type')).endswith(_COCO_READERS):
                 file = evaluator.get('ann_file')
                 problems += _encoding_problems(file, f'{split}_evaluator.ann_file')
@@ -77,10 +75,9 @@ def list_problems(cfg: Config, split: str, dataset: Mapping[str, Any]) -> Iterat
 
 def _is_hosts(cfg: Config, dataset: Mapping[str, Any]) -> bool:
     """Return whether a host's own code lists the samples of a dataset."""
-    kind: Any = dataset.get('type')
-    scope = cfg.get('default_scope')
-    if isinstance(kind, str) and scope in _HOSTS:
-        kind = import_module(f'{scope}.registry').DATASETS.get(kind)
+    kind, scope = dataset.get('type'), cfg.get('default_scope')
+    if scope in _HOSTS:
+        kind = find_class(kind, scope, 'DATASETS')
     method = getattr(kind, 'load_data_list', None)
     return getattr(method, '__module__', '').partition('.')[0] in (*_HOSTS, 'mmengine')
 

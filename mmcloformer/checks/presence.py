@@ -9,8 +9,9 @@ from mmengine.config import Config
 from ..errors import DataError
 from .channels import check_channels
 from .classes import class_problems
-from .coco import coco_problems, leaf_datasets
+from .coco import coco_problems
 from .evaluators import check_evaluators
+from .fields import evaluator_fields, leaf_fields, type_name
 from .label_maps import label_map_problems
 from .left_out import unused_folder
 from .lists import check_lists
@@ -40,9 +41,10 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
         raise DataError(f'the data do not fit the config:\n{listed}')
     check_lists(cfg, splits)
     check_evaluators(cfg, splits)
-    for split, leaf in _leaves(cfg, splits):
-        if problem := unused_folder(cfg, split, leaf):
-            raise DataError(f'no image is left: {problem}')
+    for split in splits:
+        for _, leaf in leaf_fields(cfg, split):
+            if problem := unused_folder(cfg, split, leaf):
+                raise DataError(f'no image is left: {problem}')
     for problem in label_map_problems(cfg, splits):
         raise DataError(problem)
 
@@ -61,15 +63,13 @@ def check_present(cfg: Config, splits: Sequence[str]) -> None:
     """
     fields: dict[str, str] = {}
     for split in splits:
-        if loader := cfg.get(f'{split}_dataloader'):
-            for dataset in leaf_datasets(loader['dataset']):
-                for path in _paths(dataset):
-                    fields.setdefault(path, f'{split}_dataloader.dataset.data_root')
-        evaluators = cfg.get(f'{split}_evaluator') or []
-        for evaluator in evaluators if isinstance(evaluators, Sequence) else [evaluators]:
-            path = evaluator.get('ann_file')
-            if isinstance(path, str) and _is_local(evaluator):
-                fields.setdefault(path, f'{split}_evaluator.ann_file')
+        for _, dataset in leaf_fields(cfg, split):
+            for path in _paths(dataset):
+                fields.setdefault(path, f'{split}_dataloader.dataset.data_root')
+        for _, evaluator in evaluator_fields(cfg, split):
+            file = evaluator.get('ann_file')
+            if isinstance(file, str) and _is_local(evaluator):
+                fields.setdefault(file, f'{split}_evaluator.ann_file')
     missing = [
         f'  {path}  ({field})'
         for path, field in fields.items()
@@ -85,12 +85,6 @@ def check_present(cfg: Config, splits: Sequence[str]) -> None:
         )
 
 
-def _leaves(cfg: Config, splits: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for split in splits:
-        for leaf in leaf_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset')):
-            yield split, leaf
-
-
 def _is_local(settings: Mapping[str, Any]) -> bool:
     """Return whether a dataset or evaluator reads its files from this machine."""
     backend = (settings.get('backend_args') or {}).get('backend', 'local')
@@ -99,7 +93,7 @@ def _is_local(settings: Mapping[str, Any]) -> bool:
 
 def _paths(dataset: Mapping[str, Any]) -> Iterator[str]:
     """Yield files and folders of a dataset config, joined as mmengine's BaseDataset joins them."""
-    kind = str(dataset.get('type')).rpartition('.')[2]
+    kind = type_name(dataset.get('type'))
     if not _is_local(dataset) or (kind in _DOWNLOADING and dataset.get('download', True)):
         return
     root = dataset.get('data_root') or ''

@@ -12,6 +12,8 @@ from mmengine.hooks import Hook, LoggerHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from ..checks.fields import type_name
+
 # The visualization hook of each host, and the class that takes its place.
 _VISUALIZATION = {
     'mmdet': ('DetVisualizationHook', 'DetFoldersVisualizationHook'),
@@ -91,7 +93,7 @@ def draw_predictions(cfg: Config, folder: str) -> None:
         cfg.default_hooks = ConfigDict()
     hook = cfg.default_hooks.get('visualization') or ConfigDict(type=host)
     cfg.default_hooks.visualization = hook
-    is_hosts = getattr(hook.type, '__name__', hook.type).rpartition('.')[2] == host
+    is_hosts = type_name(hook.type) == host
     if is_hosts:
         import_module(f'.drawing.{scope}', __package__)  # Registers the replacement.
         hook.type = replacement
