@@ -92,7 +92,8 @@ def test_an_option_that_does_not_fit(cfg, options, words):
         apply_options(cfg, options)
 
 
-def test_the_tools_say_it(tool_error, tool_main, capsys, tmp_path):
+def test_the_tools_say_it(tool_error, tool_main, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # Where the demo's data are not.
     args = ('check_dataset.py', CONFIG, '--cfg-options')
     assert 'did you mean train_dataloader' in tool_error(*args, 'train_dataloder.batch_size=1')
     assert 'not of the form key=value' in tool_error(*args, 'work_dir=My', 'Drive')

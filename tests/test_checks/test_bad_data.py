@@ -70,6 +70,7 @@ def small_config(host, root):
     cfg.test_dataloader = cfg.val_dataloader
     if layout == 'coco':
         cfg.val_evaluator.ann_file = f'{root}/annotations/instances_val2017.json'
+        cfg.test_evaluator = cfg.val_evaluator
     if host == 'seg':
         cfg.model.data_preprocessor.size = (64, 64)
     return cfg
