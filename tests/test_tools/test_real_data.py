@@ -51,14 +51,18 @@ def options(name, root):
                 for split in ('train', 'val')
             ),
         ]
-    scale = 'scales=[(160,128),(160,160)]' if 'ms-3x' in name else 'scale=(160,160)'
+    if 'ms-3x' in name:
+        choice = f'{data}.pipeline.3.transforms'
+        resizes = [f'{choice}.{step}.scales=[(160,128),(160,160)]' for step in ('0.0', '1.0', '1.2')]
+    else:
+        resizes = [f'{data}.pipeline.2.scale=(160,160)']
     threshold = 'rcnn.score_thr' if name.startswith('mask-rcnn') else 'score_thr'
     return [
         *short,
         *few,
         *coco_options(root / 'coco'),
         'train_cfg.max_epochs=1',
-        f'{data}.pipeline.2.{scale}',
+        *resizes,
         'val_dataloader.dataset.pipeline.1.scale=(160,160)',
         # Untrained scores are all below the usual threshold, and without a box there is no AP.
         f'model.test_cfg.{threshold}=0.0',
