@@ -29,8 +29,8 @@ FOLDERS = dict(mmdet='coco', mmseg='ade20k', mmpretrain='imagenet')
 
 def processes(path: Path) -> int:
     """Return the number of processes, or GPUs, that a config's batch size is written for."""
-    single = path.parent.name == 'demo' or path.stem.endswith(('_custom', '_tiny-imagenet'))
-    return 1 if single else 8
+    single = path.stem.endswith('_custom') or '_tiny-imagenet' in path.stem
+    return 1 if single or path.parent.name == 'demo' else 8
 
 
 def load(name: str) -> Config:

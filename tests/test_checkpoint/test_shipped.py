@@ -125,15 +125,24 @@ def test_the_packages_own_weights_are_whole():
 
 
 def test_the_pages_say_what_was_logged_and_what_is_shipped():
-    log = json.loads((ROOT / 'benchmarks/tiny-imagenet.json').read_text())
+    tested = read_log('tiny-imagenet-test')
+    *_, logged = read_log('tiny-imagenet')['accuracy/top1'].values()
+    assert tested['accuracy/top1'] == pytest.approx(logged, abs=1)
     card = (shipped.FOLDER / 'README.md').read_text()
     for page in (card, (ROOT / 'README.md').read_text()):
         for metric in ('top1', 'top5'):
-            *_, last = log[f'accuracy/{metric}'].values()
-            assert f'{last:.1f} %' in page
+            assert f'{tested[f"accuracy/{metric}"]:.1f} %' in page
+    page = (ROOT / 'docs/tiny-imagenet.md').read_text()
+    *_, on_a_cpu = read_log('tiny-imagenet-cpu')['accuracy/top1'].values()
+    for top1 in (tested['accuracy/top1'], on_a_cpu):
+        assert f'top-1 {top1:.1f} %' in page
     entry = json.loads((shipped.FOLDER / shipped.INDEX).read_text())['cloformer_xxs_tiny-imagenet']
     assert entry['sha256'] in card
     assert f'{entry["bytes"]:,} bytes' in card
+
+
+def read_log(name):
+    return json.loads((ROOT / f'benchmarks/{name}.json').read_text())
 
 
 def test_only_free_and_plain_names(checkpoint, folder):

@@ -24,7 +24,7 @@ def test_it_inherits_and_fits_a_screen(path):
     ]
     assert '_base_' in assigned
     cfg = Config.fromfile(path)
-    assert cfg.custom_imports['imports'] == ['mmcloformer']
+    assert cfg.custom_imports['imports'][0] == 'mmcloformer'
     assert cfg.auto_scale_lr.base_batch_size > 0
     assert cfg.sync_bn == 'torch'
     check_size(path, cfg)
@@ -46,6 +46,8 @@ def check_size(path, cfg):
 @PER_CONFIG
 def test_it_steps_and_predicts(path, shapes):
     cfg = Config.fromfile(path)
+    if cfg.train_dataloader.dataset.type == 'InMemoryImages':
+        pytest.skip('needs images of one size: tests/test_datasets/test_in_memory.py')
     import_modules_from_strings(cfg.custom_imports['imports'])
     if cfg.default_scope == 'mmseg':
         cfg.model.data_preprocessor.size = (SIDE, SIDE)

@@ -53,7 +53,9 @@ def options(name, root):
         ]
     if 'ms-3x' in name:
         choice = f'{data}.pipeline.3.transforms'
-        resizes = [f'{choice}.{step}.scales=[(160,128),(160,160)]' for step in ('0.0', '1.0', '1.2')]
+        resizes = [
+            f'{choice}.{step}.scales=[(160,128),(160,160)]' for step in ('0.0', '1.0', '1.2')
+        ]
     else:
         resizes = [f'{data}.pipeline.2.scale=(160,160)']
     threshold = 'rcnn.score_thr' if name.startswith('mask-rcnn') else 'score_thr'
