@@ -7,7 +7,7 @@ import sys
 
 from rich.progress import track
 
-from mmcloformer.apis.cli import add_cfg_options, exit_on_user_error
+from mmcloformer.apis.cli import add_cfg_options, add_dtype, exit_on_user_error
 from mmcloformer.apis.config import read_config
 from mmcloformer.apis.predict import build_predictor, make_folders, plan_files, predict_file
 from mmcloformer.errors import DataError, UserError
@@ -20,11 +20,12 @@ def main() -> None:
     parser.add_argument('images', help='image file, folder, or pattern in quotes')
     parser.add_argument('--out', required=True, help='folder to write to')
     add_cfg_options(parser)
+    add_dtype(parser)
     args = parser.parse_args()
     cfg = read_config(args.config, args.cfg_options)
     plan = plan_files(args.images, args.out, label_maps=cfg.get('default_scope') == 'mmseg')
     make_folders(plan.values())
-    predict = build_predictor(cfg, args.checkpoint)
+    predict = build_predictor(cfg, args.checkpoint, args.dtype)
     failed = 0
     for path, stem in track(plan.items(), 'Predicting'):
         try:

@@ -3,12 +3,13 @@
 
 from pathlib import Path
 
-from mmcloformer.apis.cli import base_parser, exit_on_user_error
+from mmcloformer.apis.cli import add_dtype, base_parser, exit_on_user_error
 from mmcloformer.apis.runner import (
     build_runner,
     load_config,
     match_checkpoint_keys,
     require_whole_checkpoint,
+    test_in_bfloat16,
     write_metrics_once,
 )
 from mmcloformer.apis.tta import augment_test
@@ -25,6 +26,7 @@ def main() -> None:
     parser.add_argument(
         '--tta', action='store_true', help='test-time augmentation, by default with mirror images'
     )
+    add_dtype(parser)
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out must end in .pkl or .pickle, got {args.out}')
@@ -40,6 +42,8 @@ def main() -> None:
     check_data(cfg, ('test',))
     if args.tta:
         augment_test(cfg)
+    if args.dtype == 'bfloat16':
+        test_in_bfloat16(cfg)
     runner = build_runner(cfg)
     if args.out:
         runner.test_evaluator.metrics.append(build_dump_metric(cfg.default_scope, args.out))

@@ -40,6 +40,17 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_dtype(parser: argparse.ArgumentParser) -> None:
+    """Add the option for inference in lower precision."""
+    parser.add_argument(
+        '--dtype',
+        choices=['float32', 'bfloat16'],
+        default='float32',
+        help='of the backbone; bfloat16 is faster on CPUs and GPUs with units for it, and uses '
+        'the deploy form',
+    )
+
+
 def exit_on_user_error(main: Callable[[], None]) -> None:
     """Run a tool and exit with status 1 and one message, without a traceback, on a user's error.
 

@@ -27,6 +27,7 @@ from ..checks.heads import head_numbers
 from ..checks.image import decode, error_text, file_problem, unreadable_reason
 from ..engine.loading import check_whole_model, unwrap_model
 from ..errors import DataError, UserError, join_first
+from ..models.bfloat16 import replace_backbones, require_bfloat16
 from .config import image_color
 
 # A file that ends in one of these is tried, and reported if it cannot be read.
@@ -59,19 +60,23 @@ class Prediction(NamedTuple):
 
 
 Predictor = Callable[[Path], Prediction]
+# Model, its predictor, and the names of its classes.
+_Built = tuple[nn.Module, Predictor, Sequence[str]]
 
 
-def build_predictor(cfg: Config, checkpoint: str) -> Predictor:
+def build_predictor(cfg: Config, checkpoint: str, dtype: str = 'float32') -> Predictor:
     """Build a function that predicts an image file.
 
     Args:
         cfg: Config of a detector, segmentor or classifier.
         checkpoint: Path or URL of a checkpoint of the whole model.
+        dtype: Of the backbone, `'float32'` or `'bfloat16'`.
 
     Raises:
         CheckpointError: If it cannot be read, is untrusted, or is for another model.
         ConfigError: As `check_channels`.
-        UserError: If the config's `default_scope` is not one of the hosts.
+        UserError: If the config's `default_scope` is not one of the hosts, or the device has no
+            units for bfloat16.
     """
     scope = cfg.get('default_scope')
     if scope not in _PREDICTORS:
@@ -79,8 +84,12 @@ def build_predictor(cfg: Config, checkpoint: str) -> Predictor:
             f'default_scope={scope!r} of the config is unknown; use one of {sorted(_PREDICTORS)}'
         )
     check_channels(cfg, ('test',))
+    if dtype == 'bfloat16':
+        require_bfloat16()
     init_default_scope(scope)
-    predict, classes = _PREDICTORS[scope](cfg, checkpoint)
+    model, predict, classes = _PREDICTORS[scope](cfg, checkpoint)
+    if dtype == 'bfloat16':
+        replace_backbones(model)
 
     def predict_named(path: Path) -> Prediction:
         try:
@@ -231,7 +240,7 @@ def _require_new_files(plan: dict[Path, Path], endings: list[str]) -> None:
                 raise UserError(f'{file}, to be written for {path}, already exists: {advice}')
 
 
-def _detector(cfg: Config, checkpoint: str) -> tuple[Predictor, Sequence[str]]:
+def _detector(cfg: Config, checkpoint: str) -> _Built:
     from mmdet.apis import DetInferencer
 
     inferencer = DetInferencer(cfg, checkpoint, show_progress=False)
@@ -244,10 +253,10 @@ def _detector(cfg: Config, checkpoint: str) -> tuple[Predictor, Sequence[str]]:
         result['names'] = [classes[label] for label in result['labels']]
         return Prediction(out['visualization'][0], result)
 
-    return predict, classes
+    return inferencer.model, predict, classes
 
 
-def _segmentor(cfg: Config, checkpoint: str) -> tuple[Predictor, Sequence[str]]:
+def _segmentor(cfg: Config, checkpoint: str) -> _Built:
     from mmseg.apis import MMSegInferencer
 
     inferencer = MMSegInferencer(cfg, checkpoint)
@@ -261,10 +270,10 @@ def _segmentor(cfg: Config, checkpoint: str) -> tuple[Predictor, Sequence[str]]:
         shares = {classes[i]: counts[i] / labels.size for i in counts.nonzero()[0]}
         return Prediction(out['visualization'], dict(image=str(path), shares=shares), labels)
 
-    return predict, classes
+    return inferencer.model, predict, classes
 
 
-def _classifier(cfg: Config, checkpoint: str) -> tuple[Predictor, Sequence[str]]:
+def _classifier(cfg: Config, checkpoint: str) -> _Built:
     from mmpretrain import ImageClassificationInferencer
 
     # The inferencer itself loads all images in colour.
@@ -284,10 +293,10 @@ def _classifier(cfg: Config, checkpoint: str) -> tuple[Predictor, Sequence[str]]
         result['pred_scores'] = result['pred_scores'].tolist()
         return Prediction(picture, dict(image=str(path), **result))
 
-    return predict, inferencer.classes or ()
+    return inferencer.model, predict, inferencer.classes or ()
 
 
-_PREDICTORS: dict[str, Callable[[Config, str], tuple[Predictor, Sequence[str]]]] = {
+_PREDICTORS: dict[str, Callable[[Config, str], _Built]] = {
     'mmdet': _detector,
     'mmseg': _segmentor,
     'mmpretrain': _classifier,

@@ -14,6 +14,7 @@ from mmengine.hooks import CheckpointHook, Hook, LoggerHook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ..models.bfloat16 import require_bfloat16
 from .config import read_config
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -76,6 +77,16 @@ def guard_resuming(cfg: Config) -> None:
     """
     require_whole_checkpoint(cfg)
     _add_hooks(cfg, 'ResumeHook', 'ScheduleStateHook')
+
+
+def test_in_bfloat16(cfg: Config) -> None:
+    """Test with the backbone in bfloat16.
+
+    Raises:
+        UserError: If the device has no units for it.
+    """
+    require_bfloat16()
+    _add_hooks(cfg, 'Bfloat16Hook')
 
 
 def write_metrics_once(cfg: Config) -> None:

@@ -4,7 +4,7 @@ import copy
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from mmengine.registry import MODELS
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..apis.config import build_model, image_channels, read_config
 from ..models import CloFormer
+from ..models.bfloat16 import Bfloat16, cpu_has_bfloat16
 from ..models.deploy import switch_to_deploy
 
 Step = Callable[[], Any]
@@ -33,7 +34,10 @@ PEERS: dict[str, dict[str, Any]] = {
 }
 ONNXRUNTIME = 'onnxruntime'
 GRAPHS = 'compiled, CUDA graphs'
-OURS = ('training form', 'deploy form', 'compiled', GRAPHS, ONNXRUNTIME)
+BFLOAT16 = 'deploy form, bfloat16'
+COMPILED_BFLOAT16 = 'compiled, bfloat16'
+IN_BFLOAT16 = (BFLOAT16, COMPILED_BFLOAT16)
+OURS = ('training form', 'deploy form', 'compiled', GRAPHS, ONNXRUNTIME, *IN_BFLOAT16)
 LITERAL = 'literal'
 
 
@@ -75,19 +79,24 @@ def backbone_step(name: str, model: nn.Module, setting: Setting) -> Step | None:
 
     Returns:
         The run, or None where the form has no such mode: deploy is for inference, CUDA graphs
-        for GPUs, and onnxruntime's package here for CPUs.
+        for GPUs, onnxruntime's package here for CPUs, and bfloat16 for CPUs with units for it,
+        as everything runs in half precision on a GPU.
     """
-    if setting.training and name in ('deploy form', ONNXRUNTIME):
+    if setting.training and name in ('deploy form', ONNXRUNTIME, *IN_BFLOAT16):
+        return None
+    if name in IN_BFLOAT16 and (setting.device != 'cpu' or not cpu_has_bfloat16()):
         return None
     if name == GRAPHS and setting.device == 'cpu':
         return None
     if name == ONNXRUNTIME:
-        return _onnxruntime_step(model, setting) if setting.device == 'cpu' else None
+        return onnxruntime_step(model, setting) if setting.device == 'cpu' else None
     model.to(setting.device).train(setting.training)
-    if name in OURS and not setting.training and name != 'training form':
+    if name in IN_BFLOAT16:
+        model = Bfloat16(cast(CloFormer, model))
+    elif name in OURS and not setting.training and name != 'training form':
         switch_to_deploy(model)
     forward: Callable[[Tensor], Any] = model
-    if name in ('compiled', GRAPHS):
+    if name in ('compiled', GRAPHS, COMPILED_BFLOAT16):
         # Freezing turns the weights into constants and changes their memory layout.
         options: dict[str, Any] = {
             'freezing': not setting.training,
@@ -106,21 +115,26 @@ def backbone_step(name: str, model: nn.Module, setting: Setting) -> Step | None:
     return _step(model, loss, lambda: forward(image), setting)
 
 
-def _onnxruntime_step(model: nn.Module, setting: Setting) -> Step:
+def onnxruntime_step(model: nn.Module, setting: Setting) -> Step:
+    """Prepare one run of a backbone, exported and run by onnxruntime on the CPU."""
     import onnxruntime
 
     from ..export import export_onnx, make_graph
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, 'backbone.onnx')
-        export_onnx(make_graph(model.eval()), path, setting.size, dynamic=setting.batch > 1)
+        if isinstance(model, CloFormer):
+            export_onnx(make_graph(model.eval()), path, setting.size, dynamic=setting.batch > 1)
+        else:
+            image = torch.randn(setting.batch, 3, *setting.size)
+            torch.onnx.export(model.eval(), (image,), path, dynamo=True, verbose=False)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         # Otherwise its threads keep spinning during the next model's turn.
         options.add_session_config_entry('session.force_spinning_stop', '1')
         session = onnxruntime.InferenceSession(path, options, ['CPUExecutionProvider'])
-    images = torch.randn(setting.batch, 3, *setting.size).numpy()
-    return lambda: session.run(None, {'images': images})
+    images = {session.get_inputs()[0].name: torch.randn(setting.batch, 3, *setting.size).numpy()}
+    return lambda: session.run(None, images)
 
 
 def config_step(path: str, setting: Setting) -> Step:

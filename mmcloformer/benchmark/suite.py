@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from ..errors import ConfigError
+from . import frontier
 from .measure import count_gflop, environment, peak_memory, summary, time_interleaved
 from .models import (
     LITERAL,
@@ -21,6 +23,7 @@ from .models import (
     backbone_step,
     build_backbone,
     config_step,
+    onnxruntime_step,
 )
 
 BACKBONES = (LITERAL, *OURS, *PEERS)
@@ -105,7 +108,7 @@ def _measure(
                 continue
             step()
             # onnxruntime keeps what it has allocated, so a second run would show nothing.
-            row['peak_mb'] = None if name == ONNXRUNTIME else peak_memory(step, setting.device)
+            row['peak_mb'] = None if ONNXRUNTIME in name else peak_memory(step, setting.device)
             steps[name] = step
         except ConfigError:
             raise
@@ -125,11 +128,17 @@ def _prepare(
 ) -> Step | None:
     if name in BACKBONES:
         return backbone_step(name, build_backbone(name, arch, literal), setting)
+    pyramid = name.removesuffix(frontier.EXPORTED)
+    if pyramid in frontier.PEERS:
+        model = frontier.build_pyramid(pyramid)
+        exported = name.endswith(frontier.EXPORTED)
+        return (onnxruntime_step if exported else partial(backbone_step, name))(model, setting)
     return config_step(name, setting)
 
 
 def _label(name: str) -> str:
-    return name if name in BACKBONES else Path(name.rpartition('::')[2]).stem
+    known = name in BACKBONES or name.removesuffix(frontier.EXPORTED) in frontier.PEERS
+    return name if known else Path(name.rpartition('::')[2]).stem
 
 
 def plot_growth(results: dict[str, Any], path: str | Path) -> None:

@@ -13,6 +13,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ..checks.fields import type_name
+from ..models.bfloat16 import put_submodules, replace_backbones
 
 # The visualization hook of each host, and the class that takes its place.
 _VISUALIZATION = {
@@ -34,6 +35,33 @@ class OneWriterLoggerHook(LoggerHook):
         """Log the metrics and write them to the JSON file."""
         if is_main_process():
             super().after_test_epoch(runner, metrics)
+
+
+@HOOKS.register_module()
+class Bfloat16Hook(Hook):
+    """Test with the backbones in bfloat16.
+
+    Only during the iterations, because EMAHook exchanges the weights of the whole model before
+    and after them.
+    """
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Forget the copies of an earlier test."""
+        self.copies: dict[str, Any] = {}
+
+    def before_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Put the copies into the places of the backbones."""
+        if self.copies:
+            put_submodules(runner.model, self.copies)
+            return
+        self.backbones = replace_backbones(runner.model)
+        self.copies = {name: runner.model.get_submodule(name) for name in self.backbones}
+
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Put the backbones back."""
+        put_submodules(runner.model, self.backbones)
 
 
 @HOOKS.register_module()

@@ -25,6 +25,7 @@ from mmcloformer.apis.runner import build_runner, load_config
 from mmcloformer.checkpoint import read_checkpoint
 from mmcloformer.datasets.shapes import CLASSES
 from mmcloformer.errors import CheckpointError, DataError, UserError
+from mmcloformer.models.bfloat16 import cpu_has_bfloat16
 from tests.conftest import ROOT, coco_options
 
 DETECTOR = 'mask-rcnn_cloformer_xxs_shapes'
@@ -196,6 +197,22 @@ def test_classifier(trained, folder, tmp_path):
         assert sum(scores) == pytest.approx(1, abs=1e-5)
         assert result['pred_class'] == CLASSES[int(np.argmax(scores))]
         assert result['pred_score'] == max(scores)
+
+
+@pytest.mark.skipif(not cpu_has_bfloat16(), reason='the CPU has no units for bfloat16')
+@pytest.mark.parametrize('name', FOLDERS)
+def test_bfloat16(trained, folder, name):
+    exact, rounded = (
+        build_predictor(*trained[name], dtype)(folder / 'scene.jpg')
+        for dtype in ('float32', 'bfloat16')
+    )
+    if name == SEGMENTOR:
+        assert np.mean(exact.labels == rounded.labels) > 0.9
+    else:
+        scores = 'pred_scores' if name == CLASSIFIER else 'scores'
+        best = [max(prediction.result[scores]) for prediction in (exact, rounded)]
+        assert best[0] != best[1]
+        assert best[0] == pytest.approx(best[1], rel=0.05)
 
 
 def test_checkpoints_of_others(trained, tmp_path):

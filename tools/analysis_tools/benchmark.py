@@ -11,6 +11,14 @@ import torch
 
 import mmcloformer  # noqa: F401  (before any host: it puts the ops stand-in in place)
 from mmcloformer.apis.cli import exit_on_user_error
+from mmcloformer.benchmark.frontier import (
+    EXPORTED,
+    LARGE,
+    PEERS,
+    frontier_table,
+    own_size,
+    plot_frontier,
+)
 from mmcloformer.benchmark.literal import LiteralCloFormer
 from mmcloformer.benchmark.suite import BACKBONES, SIDES, Job, plot_growth, run_jobs, table
 from mmcloformer.errors import UserError
@@ -44,6 +52,9 @@ def main() -> None:
     parser.add_argument('--sizes', nargs='+', type=size, help='only these: SIDE or HEIGHTxWIDTH')
     parser.add_argument('--batches', nargs='+', type=int, help='only these')
     parser.add_argument('--growth', help='image file: inference over the size, and its plot')
+    parser.add_argument(
+        '--frontier', help='image file: light backbones, accuracy over time; on a CPU'
+    )
     parser.add_argument('--out', help='JSON file to write (default: benchmarks/DEVICE.json)')
     args = parser.parse_args()
 
@@ -52,7 +63,9 @@ def main() -> None:
     out = args.out or f'benchmarks/{args.device}.json'
     jobs = choose_jobs(args)
     results = run_jobs(jobs, args.arch, args.device, args.rounds, LiteralCloFormer, out)
-    print(table(results))
+    print(frontier_table(results) if args.frontier else table(results))
+    if args.frontier:
+        plot_frontier(results, args.frontier)
     if args.growth:
         plot_growth(results, args.growth)
 
@@ -65,6 +78,15 @@ def size(text: str) -> tuple[int, int]:
 def choose_jobs(args: argparse.Namespace) -> list[Job]:
     cuda = args.device == 'cuda'
     batches = tuple(args.batches or ((1, 8, 64) if cuda else (1,)))
+    if args.frontier:
+        groups: dict[str, list[str]] = {}
+        for name in PEERS:
+            groups.setdefault(own_size(name), []).append(name)
+        jobs = [
+            Job((*names, *(name + EXPORTED for name in names)), (size(own),), (1,), (False,))
+            for own, names in groups.items()
+        ]
+        return [*jobs, Job(tuple(PEERS), (size(LARGE),), (1,), (False,))]
     if args.growth:
         models = tuple(args.models or ('literal', 'deploy form'))
         sizes = tuple(args.sizes or ((side, side) for side in SIDES))

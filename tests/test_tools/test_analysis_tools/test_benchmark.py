@@ -6,6 +6,8 @@ import re
 import pytest
 import torch
 
+from mmcloformer.benchmark import frontier
+from mmcloformer.models.bfloat16 import cpu_has_bfloat16
 from tests.conftest import ROOT
 
 
@@ -53,6 +55,27 @@ def test_whole_models(tool_main, tmp_path):
     assert found == {(name, mode) for name in names for mode in ('inference', 'training')}
     assert all(row['median_ms'] > 0 for row in results['rows'])
     assert all(name in printed for name in names)
+
+
+@pytest.mark.slow
+def test_the_frontier_is_drawn(tool_main, tmp_path, monkeypatch):
+    few = {name: frontier.PEERS[name] for name in ('CloFormer-XXS', 'MobileNetV4-S')}
+    for name in set(frontier.PEERS) - set(few):
+        monkeypatch.delitem(frontier.PEERS, name)
+    plot = tmp_path / 'frontier.png'
+    results, printed = measure(tool_main, tmp_path, '--frontier', plot)
+    assert len(results['rows']) == 6
+    assert all(row['median_ms'] > 0 for row in results['rows'])
+    assert '| MobileNetV4-S | 73.8 |' in printed
+    assert plot.exists()
+
+
+@pytest.mark.skipif(not cpu_has_bfloat16(), reason='the CPU has no units for bfloat16')
+def test_bfloat16(tool_main, tmp_path):
+    name = 'deploy form, bfloat16'
+    results, _ = measure(tool_main, tmp_path, '--sizes', 64, '--models', 'literal', name)
+    modes = [row['mode'] for row in results['rows'] if row['model'] == name]
+    assert modes == ['inference']
 
 
 def test_growth_is_drawn(tool_main, tmp_path):
