@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from rich.progress import track
 from torch import nn
 
 from ..errors import ConfigError
@@ -79,13 +80,16 @@ def run_jobs(
     }
     rows: list[Row] = []
     results = dict(arch=arch, **environment(device), rounds=rounds, gflops=counts, rows=rows)
-    for job in jobs:
-        for size in job.sizes:
-            for batch in job.batches:
-                for training in job.training:
-                    setting = Setting(device, size, batch, training)
-                    rows += _measure(job.models, setting, arch, rounds, literal)
-                    save(results, out)
+    settings = [
+        (job.models, Setting(device, size, batch, training))
+        for job in jobs
+        for size in job.sizes
+        for batch in job.batches
+        for training in job.training
+    ]
+    for models, setting in track(settings, 'Measuring'):
+        rows += _measure(models, setting, arch, rounds, literal)
+        save(results, out)
     return results
 
 

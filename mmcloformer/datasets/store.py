@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.progress import track
+
 from ..errors import ConfigError, DataError
 from .layouts import LAYOUTS
 from .shapes import CLASSES, SPLITS, VERSION, make_scene, make_scenes
@@ -151,7 +153,8 @@ def _build(
     for split in SPLITS:
         writers = [LAYOUTS[name](staging / name, split) for name in layouts]
         found: Counter[str] = Counter()
-        for scene in make_scenes(numbers[split], split, size, seed):
+        scenes = make_scenes(numbers[split], split, size, seed)
+        for scene in track(scenes, f'Drawing {split} scenes', total=numbers[split]):
             found.update(CLASSES[instance.label] for instance in scene.instances)
             for writer in writers:
                 writer.add(scene)
