@@ -29,6 +29,7 @@ REAL_DATA = ROOT.parent / 'shared' / 'data'
 # the hosts (registry, BaseModule, DropPath, norm layers) is tested on both stacks by
 # test_cloformer.py, test_parity.py and test_deploy.py.
 STACK_INDEPENDENT = (
+    'test_benchmark/test_frontier.py',
     'test_benchmark/test_measure.py',
     'test_checkpoint/test_convert.py',
     'test_checks/test_image.py',
