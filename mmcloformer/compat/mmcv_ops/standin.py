@@ -31,6 +31,7 @@ _SUPPORTED = {
     'modulated_deform_conv_backward': 'deform_conv',
     'ms_deform_attn_forward': 'ms_deform_attn',
     'ms_deform_attn_backward': 'ms_deform_attn',
+    'bbox_overlaps': 'bbox',
 }
 
 _HELP = """{op!r} needs mmcv's compiled ops. This mmcv was installed without them, and mmcloformer \
