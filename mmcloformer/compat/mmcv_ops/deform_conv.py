@@ -1,6 +1,8 @@
 """Deformable convolution, without (v1) and with (v2) modulation, by torchvision's kernels.
 
-mmcv and torchvision both store offsets as (y, x) pairs in the order of the kernel's cells.
+mmcv and torchvision both store offsets as (y, x) pairs in the order of the kernel's cells. One
+gradient differs: that of an offset whose sample lies exactly at y = -1 or x = -1, as with offset 0
+and padding, is 0 in mmcv, and here the slope to the first row or column.
 """
 
 from collections.abc import Mapping

@@ -176,3 +176,59 @@ def test_mixed_precision(dtype: torch.dtype, device: str) -> None:
     out.sum().backward()
     assert weight.grad is not None
     assert weight.grad.dtype == torch.float32
+
+
+def _slopes(input: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the slopes from the samples of a 3x3 kernel to the pixels below and to the right.
+
+    Both are (N, C, 9, H, W) for stride and padding 1; the samples are pixels, 0 outside the input.
+    """
+    height, width = input.shape[2:]
+    padded = functional.pad(input, (1, 2, 1, 2))
+
+    def shifted(down: int, right: int) -> Tensor:
+        cells = [divmod(cell, 3) for cell in range(9)]
+        views = [padded[..., y + down :, x + right :][..., :height, :width] for y, x in cells]
+        return torch.stack(views, dim=2)
+
+    return shifted(1, 0) - shifted(0, 0), shifted(0, 1) - shifted(0, 0)
+
+
+@pytest.mark.parametrize('modulated', [False, True])
+def test_samples_at_minus_one_have_a_slope(modulated: bool, device: str) -> None:
+    """The one difference from mmcv, whose kernels give 0 there: zero offsets with padding."""
+    case = Case()
+    tensors = _tensors(case, device=device)
+    input, offset, mask, weight, bias = tensors
+    offset.data.zero_()
+    if not modulated:
+        mask.data.fill_(1)
+        bias.data.zero_()
+        tensors = [input, offset, weight]
+        out = deform_conv2d(*tensors, *case.geometry)
+    else:
+        out = modulated_deform_conv2d(*tensors, *case.geometry)
+    expected = _by_sampling(case, *(each.cpu() for each in (input, offset, mask, weight, bias)))
+    torch.testing.assert_close(out.cpu(), expected)
+    grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out)
+    others = [tensor for tensor in tensors if tensor is not offset]
+    torch.testing.assert_close(
+        torch.autograd.grad(out, others, grad, retain_graph=True),
+        torch.autograd.grad(expected, others, grad.cpu()),
+    )
+
+    (found,) = torch.autograd.grad(out, offset, grad)
+    # The gradient of each sample's value, then of its position: slopes to the next pixels.
+    sampled = torch.einsum('nohw,ock->nckhw', grad, weight.flatten(2)) * mask[:, None]
+    slopes = [(sampled * slope).sum(dim=1) for slope in _slopes(input)]
+    torch.testing.assert_close(found, torch.stack(slopes, dim=2).flatten(1, 2))
+
+    # mmcv: 0 for a sample with y <= -1 or x <= -1. In torchvision only the slope across is not 0.
+    edges = torch.zeros(2, 9, *input.shape[2:], dtype=torch.bool, device=device)
+    edges[0, :3, 0] = True
+    edges[1, ::3, :, 0] = True
+    for axis, slope in enumerate(slopes):
+        by_mmcv = slope.masked_fill(edges.any(dim=0), 0)
+        differs = (slope != by_mmcv).any(dim=0)
+        assert differs.any()
+        assert not (differs & ~edges[axis]).any()
