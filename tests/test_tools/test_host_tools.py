@@ -47,6 +47,7 @@ DETECTORS = pytest.mark.parametrize(
     'name', [RETINANET, pytest.param(MASK_RCNN, marks=pytest.mark.slow)]
 )
 LAYOUTS = {SEGMENTOR: 'ade20k', CLASSIFIER: 'imagenet'}
+FORK_ONLY = pytest.mark.skipif(mmseg.__version__ == '1.2.2', reason='fails in upstream mmseg')
 
 
 def host_tool(name, *args):
@@ -249,12 +250,14 @@ def test_mmsegs_confusion_matrix(tested, tmp_path):
     np.testing.assert_allclose(matrices[0][:5], 100 * expected[:5] / sums, rtol=1e-5)
 
 
+@FORK_ONLY  # Upstream: the picture has an order of axes that OpenCV does not take.
 def test_mmsegs_browse_dataset(prepared, tmp_path):
     config = prepared(SEGMENTOR) / 'config.py'
     host_tool('mmseg::browse_dataset', config, '--not-show', '--output-dir', tmp_path)
     assert sizes(tmp_path) == [(128, 128)] * 8
 
 
+@FORK_ONLY  # Upstream: `ValueError: "input_shape" and "inputs" cannot be both set`.
 def test_mmsegs_get_flops(prepared):
     config = prepared(SEGMENTOR) / 'config.py'
     output = host_tool('mmseg::get_flops', config, '--shape', 128)
