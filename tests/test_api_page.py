@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
 from mmcloformer.errors import ConfigError
 from tests.conftest import ROOT
@@ -16,6 +17,7 @@ def test_the_snippets_run(monkeypatch, tmp_path, capsys):
     for folder in ('configs', 'hubconf.py', 'mmcloformer'):
         (tmp_path / folder).symlink_to(ROOT / folder)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(DefaultScope, '_instance_dict', {})  # As in a new process.
     names = {}
     for snippet in SNIPPETS:
         exec(compile(snippet, 'docs/api.md', 'exec'), names)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 from torch import nn
 
 from ..models import CloFormer
@@ -120,9 +121,12 @@ def plot_frontier(results: dict[str, Any], path: str | Path) -> None:
             style = ours if family == 'CloFormer' else dict(marker='o', color=colors[number])
             axes.plot(*zip(*points), label=family, **style)
         axes.set(xscale='log', title=title, xlabel='ms per image')
-        axes.grid(alpha=0.3, which='both')
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.grid(alpha=0.3)
     panels[0].set_ylabel('published ImageNet-1K top-1, %')
-    panels[-1].legend(fontsize='small')
+    figure.legend(*panels[0].get_legend_handles_labels(), loc='outside right center')
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=80)
 

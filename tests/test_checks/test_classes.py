@@ -71,7 +71,9 @@ def test_the_projects_configs_agree(path):
     cfg = Config.fromfile(path)
     if 'tiny-imagenet' in path.stem:  # Its names are in a file of the data set.
         for split in ALL:
-            cfg[f'{split}_dataloader'].dataset.classes = [f'class {i}' for i in range(200)]
+            dataset = cfg[f'{split}_dataloader'].dataset
+            dataset = dataset.get('dataset', dataset)
+            dataset.classes = [f'class {i}' for i in range(200)]
     for splits in (BOTH, ('test',)):
         assert not problems(cfg, splits)
 

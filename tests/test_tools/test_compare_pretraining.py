@@ -1,12 +1,13 @@
 """The comparison's arguments and table; its trainings take hours."""
 
+import json
 import runpy
 from types import SimpleNamespace
 
 import pytest
 
 from mmcloformer.errors import UserError
-from tests.conftest import TOOLS
+from tests.conftest import ROOT, TOOLS
 
 TOOL = SimpleNamespace(**runpy.run_path(str(TOOLS['compare_pretraining.py'])))
 
@@ -31,3 +32,11 @@ def test_the_table_has_mean_and_spread_per_evaluation():
     alone = TOOL.table('mIoU', dict(random=[{5: 0.1}]))
     assert '0.100 ± 0.000' in alone
     assert 'reaches' not in alone
+
+
+@pytest.mark.parametrize('name', ['bccd', 'camvid'])
+def test_the_page_has_the_tables_of_the_results(name):
+    results = json.loads((ROOT / f'benchmarks/{name}.json').read_text())
+    table = TOOL.table(results['metric'], results['runs'])
+    assert table in (ROOT / 'docs/small-sets.md').read_text()
+    assert all(len(runs) == 3 for runs in results['runs'].values())
