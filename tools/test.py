@@ -9,7 +9,7 @@ from mmcloformer.apis.runner import (
     load_config,
     match_checkpoint_keys,
     require_whole_checkpoint,
-    test_in_bfloat16,
+    use_bfloat16,
     write_metrics_once,
 )
 from mmcloformer.apis.tta import augment_test
@@ -43,7 +43,7 @@ def main() -> None:
     if args.tta:
         augment_test(cfg)
     if args.dtype == 'bfloat16':
-        test_in_bfloat16(cfg)
+        use_bfloat16(cfg)
     runner = build_runner(cfg)
     if args.out:
         runner.test_evaluator.metrics.append(build_dump_metric(cfg.default_scope, args.out))

@@ -6,18 +6,11 @@
 # 233 images of test; nothing is chosen by the result.
 _base_ = '../demo/semantic-fpn_cloformer_xxs_shapes.py'
 
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(type='RandomCrop', crop_size=(256, 256), cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackSegInputs'),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(type='PackSegInputs'),
-]
+load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
+pack = dict(type='PackSegInputs')
+crop = dict(type='RandomCrop', crop_size=(256, 256), cat_max_ratio=0.75)
+train_pipeline = [*load, crop, dict(type='RandomFlip', prob=0.5), pack]
+test_pipeline = [*load, pack]
 classes = ('sky', 'building', 'pole', 'road', 'pavement', 'tree', 'sign', 'fence')
 classes += ('car', 'pedestrian', 'bicyclist')
 palette = [[20 * i, 255 - 20 * i, 40 * (i % 6)] for i in range(11)]

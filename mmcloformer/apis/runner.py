@@ -79,7 +79,7 @@ def guard_resuming(cfg: Config) -> None:
     _add_hooks(cfg, 'ResumeHook', 'ScheduleStateHook')
 
 
-def test_in_bfloat16(cfg: Config) -> None:
+def use_bfloat16(cfg: Config) -> None:
     """Test with the backbone in bfloat16.
 
     Raises:

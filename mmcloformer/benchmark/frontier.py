@@ -11,15 +11,11 @@ from torch import nn
 
 from ..models import CloFormer
 from ..models.deploy import switch_to_deploy
-
-# Of timm's results/results-imagenet.csv, as of commit aa4b5850 (2026-08-08): measured there with
-# the released weights named, images of 224 px unless `size` is given.
-TIMM_RESULTS = 'https://github.com/huggingface/pytorch-image-models/blob/aa4b5850/results'
-
+from .models import ONNXRUNTIME
 
 LARGE = '800x1280'
 # Suffix of the name of a model that onnxruntime runs.
-EXPORTED = ', onnxruntime'
+EXPORTED = f', {ONNXRUNTIME}'
 
 
 class Peer(NamedTuple):
@@ -38,7 +34,9 @@ class Peer(NamedTuple):
     size: int = 224
 
 
-# The suite's own PVTv2, ResNet and MobileNetV2 are the hosts'.
+# CloFormer's accuracies are the paper's. The others are of results/results-imagenet.csv in
+# https://github.com/huggingface/pytorch-image-models, commit aa4b5850 (2026-08-08): measured there
+# with the released weights named. The suite's own PVTv2, ResNet and MobileNetV2 are the hosts'.
 PEERS: dict[str, Peer] = {
     'CloFormer-XXS': Peer('CloFormer', 'xxs', 77.0),
     'CloFormer-XS': Peer('CloFormer', 'xs', 79.8),

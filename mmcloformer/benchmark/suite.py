@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,8 +134,9 @@ def _prepare(
     pyramid = name.removesuffix(frontier.EXPORTED)
     if pyramid in frontier.PEERS:
         model = frontier.build_pyramid(pyramid)
-        exported = name.endswith(frontier.EXPORTED)
-        return (onnxruntime_step if exported else partial(backbone_step, name))(model, setting)
+        if pyramid != name:
+            return onnxruntime_step(model, setting)
+        return backbone_step(name, model, setting)
     return config_step(name, setting)
 
 

@@ -13,7 +13,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ..checks.fields import type_name
-from ..models.bfloat16 import put_submodules, replace_backbones
+from ..models.bfloat16 import replace_backbones
 
 # The visualization hook of each host, and the class that takes its place.
 _VISUALIZATION = {
@@ -51,17 +51,18 @@ class Bfloat16Hook(Hook):
 
     def before_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Put the copies into the places of the backbones."""
-        if self.copies:
-            put_submodules(runner.model, self.copies)
-            return
-        self.backbones = replace_backbones(runner.model)
-        self.copies = {name: runner.model.get_submodule(name) for name in self.backbones}
+        if not self.copies:
+            self.backbones = replace_backbones(runner.model)
+            self.copies = {name: runner.model.get_submodule(name) for name in self.backbones}
+        for name, part in self.copies.items():
+            runner.model.set_submodule(name, part)
 
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Put the backbones back."""
-        put_submodules(runner.model, self.backbones)
+        for name, part in self.backbones.items():
+            runner.model.set_submodule(name, part)
 
 
 @HOOKS.register_module()

@@ -3,7 +3,6 @@
 import copy
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +36,7 @@ class Bfloat16(nn.Module):
         return tuple(out.float() for out in self.backbone(x.to(torch.bfloat16)))
 
 
-def replace_backbones(model: nn.Module) -> dict[str, nn.Module]:
+def replace_backbones(model: nn.Module) -> dict[str, DeployMixin]:
     """Let a `Bfloat16` take the place of every CloFormer in a model.
 
     Args:
@@ -52,15 +51,9 @@ def replace_backbones(model: nn.Module) -> dict[str, nn.Module]:
     found = {name: part for name, part in model.named_modules() if isinstance(part, DeployMixin)}
     if not found:
         raise DeployError(f'{type(model).__name__} holds no CloFormer to run in bfloat16')
-    put_submodules(model, {name: Bfloat16(backbone) for name, backbone in found.items()})
-    return dict(found)
-
-
-def put_submodules(model: nn.Module, parts: dict[str, Any]) -> None:
-    """Put modules into the places of those with the same names in a model."""
-    for name, part in parts.items():
-        parent, _, child = name.rpartition('.')
-        setattr(model.get_submodule(parent), child, part)
+    for name, backbone in found.items():
+        model.set_submodule(name, Bfloat16(backbone))
+    return found
 
 
 def require_bfloat16() -> None:

@@ -114,8 +114,8 @@ def test_the_config_trains(root, run_tool, tmp_path):
     config = tmp_path / 'mine.py'
     config.write_text(
         f"_base_ = '{ROOT}/configs/cloformer_xxs_tiny-imagenet-128x128.py'\n"
-        "optim_wrapper = dict(type='OptimWrapper')\n"
-        "del_dtype = _base_.optim_wrapper.pop('dtype')\n"
+        "optimizer = dict(type='AdamW', lr=3e-3)\n"
+        "optim_wrapper = dict(_delete_=True, type='OptimWrapper', optimizer=optimizer)\n"
     )
     (root / 'classes.txt').write_text('a\nb\nc\nd\ne\nf\n')
     paths = {'data_root': root, 'classes': root / 'classes.txt'}

@@ -14,7 +14,7 @@ CONFIG = ROOT / 'configs/cloformer_xxs_tiny-imagenet.py'
 
 @pytest.fixture
 def scores(shapes, tool_main, tmp_path):
-    """Test with random weights; returns the scores of the first two images."""
+    """Test with random weights; returns a function that gives the scores of four images."""
     cfg = read_config(CONFIG, {'model.head.num_classes': 4})
     torch.manual_seed(0)
     model = build_model(cfg)
