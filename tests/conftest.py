@@ -4,13 +4,16 @@ import gc
 import io
 import itertools
 import os
+import random
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
+import torch
 from mmengine.visualization import Visualizer
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
@@ -84,8 +87,11 @@ def forget_visualizers():
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
-    """Before fixtures of any scope, so that none of them finds the visualizer of another test."""
+    """Start each test, and fixtures of any scope, with no visualizer and with the same numbers."""
     forget_visualizers()
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope='session')
