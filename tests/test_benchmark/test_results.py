@@ -33,3 +33,42 @@ def test_bfloat16():
             )
             assert ms == pytest.approx(rows[model, size]['median_ms'], abs=0.51)
             assert times == pytest.approx(base / rows[model, size]['median_ms'], abs=0.006)
+
+
+def test_a_gpu():
+    rows = [r for name in ('cuda-800x1280', 'cuda-224') for r in load(name)['rows']]
+    measured = {(r['model'], r['mode'], r['size'], r['batch']): r for r in rows}
+    models = (LITERAL, 'training form', 'deploy form', 'PVTv2-B1', 'ResNet-50')
+    pattern = r'^\| (inference|training) (\S+), batch (\d+), (ms|MB) \| (.*) \|$'
+    lines = re.findall(pattern, PAGE, re.MULTILINE)
+    assert len(lines) == 6
+    for mode, size, batch, unit, cells in lines:
+        for cell, model in zip(cells.split('|'), models, strict=True):
+            row = measured.get((model, mode, size, int(batch)))
+            assert bool(cell.strip()) == bool(row)
+            if row:
+                field = 'median_ms' if unit == 'ms' else 'peak_mb'
+                assert int(cell) == pytest.approx(row[field], abs=0.51)
+
+
+def test_whole_detectors_on_a_gpu():
+    rows = load('cuda-retinanet')['rows']
+    measured = {
+        (r['model'], r['mode'], r['batch']): 1e3 * r['batch'] / r['median_ms'] for r in rows
+    }
+    models = ('cloformer_xs_coco', 'pvtv2-b1_fpn_1x_coco', 'r50_fpn_1x_coco')
+    lines = re.findall(r'^\| (inference|training), batch (\d+) \| (.*) \|$', PAGE, re.MULTILINE)
+    assert len(lines) == 4
+    for mode, batch, cells in lines:
+        for cell, model in zip(cells.split(' | '), models, strict=True):
+            images = measured[f'retinanet_{model}', mode, int(batch)]
+            assert int(cell) == pytest.approx(images, abs=0.51)
+
+
+def test_cloformer_beside_pvtv2_on_tiny_imagenet():
+    page = (ROOT / 'docs/tiny-imagenet.md').read_text()
+    for backbone, name in (('CloFormer-XXS', ''), ('PVTv2-B0', '-pvtv2-b0')):
+        curves = load(f'tiny-imagenet-10-epochs{name}')
+        line = re.search(rf'^\| {backbone} \| [\d.]+ M \| (\S+) \| (\S+) \|$', page, re.MULTILINE)
+        for cell, metric in zip(line.groups(), ('accuracy/top1', 'accuracy/top5')):
+            assert float(cell) == pytest.approx(curves[metric]['980'], abs=0.051)
