@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from mmengine.registry import DefaultScope
@@ -24,6 +25,27 @@ def test_the_snippets_run(monkeypatch, tmp_path, capsys):
     assert names['same'].out_channels == names['backbone'].out_channels[1:]
     assert names['labels'].shape == (400, 600)
     assert 'espresso' in capsys.readouterr().out
+    check_slices(names['get_sliced_prediction'], names['detector'])
+
+
+def check_slices(get_sliced_prediction, detector):
+    """Four copies of a picture, cut into four, give each of its boxes four times."""
+    picture = np.random.randint(0, 256, (128, 128, 3), np.uint8)
+    options = dict(overlap_height_ratio=0, overlap_width_ratio=0, perform_standard_pred=False)
+    # Boxes are merged only if they are the same.
+    options |= dict(postprocess_match_threshold=1.0)
+    options |= dict(postprocess_type='NMS', postprocess_match_metric='IOU', verbose=0)
+
+    def boxes(image):
+        found = get_sliced_prediction(image, detector, 128, 128, **options)
+        return {tuple(np.round(each.bbox.to_xyxy(), 1)) for each in found.object_prediction_list}
+
+    copies = boxes(np.tile(picture, (2, 2, 1)))
+    expected = [
+        box + np.array([x, y, x, y]) for box in boxes(picture) for x in (0, 128) for y in (0, 128)
+    ]
+    assert len(expected) > 4
+    np.testing.assert_allclose(sorted(copies), sorted(map(tuple, expected)), atol=0.11)
 
 
 def test_hub_says_which_have_weights():
