@@ -22,6 +22,8 @@ from .segmentor import SegmentorGraph
 # onnxruntime 1.32 parallelises over heads only: with two threads it takes twice as long as
 # separate matrix products.
 OPSET = 20
+# The lowest torch on which the tests of the export have passed.
+LOWEST_TORCH = '2.11'
 op: Any = opset20  # onnxscript types its operators for eager calls only.
 
 # Maximum size of the attention scores that are computed at once. onnxruntime stores all scores:
@@ -66,6 +68,9 @@ def export_onnx(
         shape: Height and width of the input in pixels; with `dynamic`, of the example input.
         dynamic: Let height and width vary, and the batch size if the graph allows it.
         metadata: Entries for the file's `metadata_props`; each value is stored as JSON.
+
+    Raises:
+        ExportError: If torch's exporter cannot export the model.
     """
     free = torch.export.Dim.DYNAMIC
     axes = {2: free, 3: free} | ({0: free} if graph.batched else {})
@@ -75,17 +80,24 @@ def export_onnx(
     with torch.no_grad(), warnings.catch_warnings():
         # torchvision uses functions that torch has deprecated.
         warnings.simplefilter('ignore', FutureWarning)
-        program = torch.onnx.export(
-            graph,
-            (images,),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=['images'],
-            output_names=list(graph.outputs),
-            dynamic_shapes=(axes,) if dynamic else None,
-            custom_translation_table=TRANSLATIONS,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                graph,
+                (images,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=['images'],
+                output_names=list(graph.outputs),
+                dynamic_shapes=(axes,) if dynamic else None,
+                custom_translation_table=TRANSLATIONS,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            cause = str(error.__cause__ or error).strip().splitlines()[0]
+            raise ExportError(
+                f'torch {torch.__version__} failed to export this model: {cause}. The models of '
+                f'docs/deploy.md need torch {LOWEST_TORCH} or newer'
+            ) from error
     assert program is not None  # torch.onnx.export returns None only when given a file name.
     program.model.metadata_props.update(
         {key: json.dumps(value) for key, value in (metadata or {}).items()}

@@ -3,7 +3,7 @@ import torch
 from mmengine.config import ConfigDict
 
 from mmcloformer.errors import CheckpointError
-from mmcloformer.export import ExportError
+from mmcloformer.export import ExportError, export_onnx
 from mmcloformer.export.model import describe, load_model
 from tests.test_export.tiny_models import NAMES, tiny_config
 
@@ -56,3 +56,13 @@ def test_a_step_that_cannot_be_described(tiny, step):
     cfg.test_dataloader.dataset.pipeline.insert(1, ConfigDict(step))
     with pytest.raises(ExportError, match='which cannot be exported'):
         describe(cfg, tiny('detector')[2], (), None)
+
+
+def test_what_torch_cannot_export_says_which_torch_can(tiny, tmp_path, monkeypatch):
+    def export(*args, **kwargs):
+        raise torch.onnx.OnnxExporterError('Failed') from RuntimeError('no such operation\nmore')
+
+    monkeypatch.setattr(torch.onnx, 'export', export)
+    with pytest.raises(ExportError, match=r'model: no such operation\. .* need torch \d\.\d'):
+        export_onnx(tiny('detector')[2], tmp_path / 'model.onnx', (64, 64))
+    assert not (tmp_path / 'model.onnx').exists()
