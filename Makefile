@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # Which of the two host stacks: onedl (the maintained fork) or openmmlab (upstream).
 STACK ?= onedl
+# Which torch: torch (the default) or torch-oldest.
+TORCH ?= torch
 BIN = $(VENV)/bin
 # OpenMP threads that spin while they wait make two processes on two cores ten times slower.
 export OMP_WAIT_POLICY = PASSIVE
@@ -9,13 +11,13 @@ STAMP = $(VENV)/.mmcloformer-installed
 DEMO = configs/demo/retinanet_cloformer_xxs_shapes.py
 DEMO_DIR = work_dirs/demo
 
-.PHONY: install demo demo-all test test-slow test-upstream lint
+.PHONY: install demo demo-all test test-slow test-upstream test-oldest test-newest-python lint
 
 install: $(STAMP)
 
 # mmcv builds in isolation on purpose: without torch in the build environment mmcv
 # installs without its compiled ops, in seconds, and mmcloformer.compat.mmcv_ops stands in for them.
-REQUIREMENTS = requirements/torch.txt requirements/$(STACK).txt requirements/deploy.txt requirements/dev.txt
+REQUIREMENTS = requirements/$(TORCH).txt requirements/$(STACK).txt requirements/deploy.txt requirements/dev.txt
 $(STAMP): $(REQUIREMENTS) setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install $(REQUIREMENTS:%=-r %)
@@ -40,11 +42,20 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --
 MARK = not slow
 
 test: $(STAMP)
-	$(PYTEST) -m "$(MARK)"
+	$(PYTEST) -m "$(MARK)" $(TESTS)
 
 # Without the tests that give the same result on both stacks.
 test-upstream:
 	$(MAKE) test VENV=.venv-upstream STACK=openmmlab MARK="not slow and not stack_independent"
+
+# The ends of the promised range: the lowest torch on the lowest Python, and the highest Python.
+PARTS = $(addprefix tests/test_, models engine checkpoint compat apis api_page.py finetune.py \
+	tools/test_train_and_test.py tools/test_custom.py)
+test-oldest:
+	$(MAKE) test VENV=.venv-oldest PYTHON=python3.10 TORCH=torch-oldest TESTS="$(PARTS)"
+
+test-newest-python:
+	$(MAKE) test VENV=.venv-newest-python PYTHON=python3.13 TESTS="$(PARTS)"
 
 test-slow: $(STAMP)
 	$(PYTEST) -m slow

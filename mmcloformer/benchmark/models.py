@@ -105,7 +105,7 @@ def backbone_step(name: str, model: nn.Module, setting: Setting) -> Step | None:
         forward = torch.compile(model, options=options)
     image = torch.randn(setting.batch, 3, *setting.size, device=setting.device)
     if setting.device == 'cuda':  # For everybody: half precision convolves in it.
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(memory_format=torch.channels_last)
         image = image.to(memory_format=torch.channels_last)
 
     def loss() -> Tensor:

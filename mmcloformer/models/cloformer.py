@@ -195,7 +195,7 @@ class CloFormer(DeployMixin, BaseModule):
             else:
                 level = x = last(x)
             if stage in self.out_indices:
-                outs.append(self.get_submodule(f'norm{stage}')(level))
+                outs.append(getattr(self, f'norm{stage}')(level))
         return tuple(out.contiguous() if convert else out for out in outs)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:

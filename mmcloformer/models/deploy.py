@@ -102,7 +102,7 @@ def fold_backbone(backbone: DeployMixin) -> None:
                 _fold_batch_norm(block.shortcut)
     if stem.proj.weight.device.type == 'cpu':
         # The maps are channels_last there. Otherwise each call would convert the weights.
-        backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        backbone.to(memory_format=torch.channels_last)
 
 
 def _check_convolutions(backbone: DeployMixin) -> None:
