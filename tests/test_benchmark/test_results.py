@@ -10,6 +10,7 @@ from mmcloformer.benchmark.models import BFLOAT16, COMPILED_BFLOAT16, LITERAL
 from tests.conftest import ROOT
 
 PAGE = (ROOT / 'docs/speed.md').read_text()
+README = (ROOT / 'README.md').read_text()
 
 
 def load(name):
@@ -72,3 +73,4 @@ def test_cloformer_beside_pvtv2_on_tiny_imagenet():
         line = re.search(rf'^\| {backbone} \| [\d.]+ M \| (\S+) \| (\S+) \|$', page, re.MULTILINE)
         for cell, metric in zip(line.groups(), ('accuracy/top1', 'accuracy/top5')):
             assert float(cell) == pytest.approx(curves[metric]['980'], abs=0.051)
+        assert f'{backbone} reaches {line[1]} %' in README or f'{backbone} {line[1]} %' in README

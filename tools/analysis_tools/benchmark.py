@@ -60,6 +60,11 @@ def main() -> None:
 
     if args.device == 'cuda' and not torch.cuda.is_available():
         raise UserError('--device cuda: torch finds no GPU here')
+    if args.frontier and (args.device == 'cuda' or args.models or args.sizes or args.batches):
+        raise UserError(
+            '--frontier measures its own models, sizes and batch on a CPU: '
+            'leave out --device cuda, --models, --sizes and --batches'
+        )
     out = args.out or f'benchmarks/{args.device}.json'
     jobs = choose_jobs(args)
     results = run_jobs(jobs, args.arch, args.device, args.rounds, LiteralCloFormer, out)

@@ -97,6 +97,14 @@ def test_an_unknown_model_is_said(tool_error, tmp_path):
     assert 'error: config nosuch does not exist' in message
 
 
+@pytest.mark.parametrize('option', [('--models', 'literal'), ('--sizes', 64), ('--batches', 2)])
+def test_what_the_frontier_does_not_take_is_refused(tool_error, tmp_path, option):
+    plot, out = tmp_path / 'frontier.png', tmp_path / 'x.json'
+    message = tool_error('benchmark.py', '--frontier', plot, *option, '--out', out)
+    assert 'leave out' in message
+    assert option[0] in message
+
+
 def test_the_printed_growth_is_the_committed_result():
     results = json.loads((ROOT / 'benchmarks/growth.json').read_text())
     rows = {(row['model'], row['size']): row for row in results['rows']}
