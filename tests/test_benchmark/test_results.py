@@ -60,6 +60,9 @@ def test_whole_detectors_on_a_gpu():
     models = ('cloformer_xs_coco', 'pvtv2-b1_fpn_1x_coco', 'r50_fpn_1x_coco')
     lines = re.findall(r'^\| (inference|training), batch (\d+) \| (.*) \|$', PAGE, re.MULTILINE)
     assert len(lines) == 4
+    ours, pvt, resnet = (f'{measured[f"retinanet_{m}", "training", 16]:.0f}' for m in models)
+    words = f'{ours} images/s of 800x1280 with CloFormer-XS, {pvt} with PVTv2-B1 and {resnet} with'
+    assert words in ' '.join(README.split())
     for mode, batch, cells in lines:
         for cell, model in zip(cells.split(' | '), models, strict=True):
             images = measured[f'retinanet_{model}', mode, int(batch)]
