@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.registry import DefaultScope
+from PIL import Image
 
 from mmcloformer.errors import ConfigError
 from tests.conftest import ROOT
@@ -19,6 +20,8 @@ def test_the_snippets_run(monkeypatch, tmp_path, capsys):
         (tmp_path / folder).symlink_to(ROOT / folder)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(DefaultScope, '_instance_dict', {})  # As in a new process.
+    # sahi's functions turn this limit of Pillow off.
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', Image.MAX_IMAGE_PIXELS)
     names = {}
     for snippet in SNIPPETS:
         exec(compile(snippet, 'docs/api.md', 'exec'), names)
