@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseModel, revert_sync_batchnorm
@@ -52,6 +53,8 @@ def batch(cfg: Config, split: str, shapes: str) -> dict[str, list[torch.Tensor]]
         shapes: Folder of the generated scenes.
     """
     loader = cfg[f'{split}_dataloader']
+    if loader.dataset.type == 'InMemoryImages':
+        pytest.skip('needs images of one size: tests/test_datasets/test_in_memory.py')
     loader.update(batch_size=2, num_workers=0, persistent_workers=False)
     if cfg.default_scope == 'mmpretrain':
         loader.collate_fn = dict(type='default_collate')

@@ -46,8 +46,6 @@ def check_size(path, cfg):
 @PER_CONFIG
 def test_it_steps_and_predicts(path, shapes):
     cfg = Config.fromfile(path)
-    if cfg.train_dataloader.dataset.type == 'InMemoryImages':
-        pytest.skip('needs images of one size: tests/test_datasets/test_in_memory.py')
     import_modules_from_strings(cfg.custom_imports['imports'])
     if cfg.default_scope == 'mmseg':
         cfg.model.data_preprocessor.size = (SIDE, SIDE)
