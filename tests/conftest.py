@@ -4,16 +4,14 @@ import gc
 import io
 import itertools
 import os
-import random
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 from unittest import mock
 
-import numpy as np
 import pytest
-import torch
+from mmengine.runner import set_random_seed
 from mmengine.visualization import Visualizer
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
@@ -89,9 +87,7 @@ def forget_visualizers():
 def pytest_runtest_setup():
     """Start each test, and fixtures of any scope, with no visualizer and with the same numbers."""
     forget_visualizers()
-    random.seed(0)
-    np.random.seed(0)
-    torch.manual_seed(0)
+    set_random_seed(0)
 
 
 @pytest.fixture(scope='session')

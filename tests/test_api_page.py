@@ -36,8 +36,12 @@ def check_slices(get_sliced_prediction, detector):
     picture = np.random.randint(0, 256, (128, 128, 3), np.uint8)
     options = dict(overlap_height_ratio=0, overlap_width_ratio=0, perform_standard_pred=False)
     # Boxes are merged only if they are the same.
-    options |= dict(postprocess_match_threshold=1.0)
-    options |= dict(postprocess_type='NMS', postprocess_match_metric='IOU', verbose=0)
+    options |= dict(
+        postprocess_type='NMS',
+        postprocess_match_metric='IOU',
+        postprocess_match_threshold=1.0,
+        verbose=0,
+    )
 
     def boxes(image):
         found = get_sliced_prediction(image, detector, 128, 128, **options)
