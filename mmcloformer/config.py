@@ -1,0 +1,233 @@
+"""The reader of a config: what the host will build from it, and by which field.
+
+Everything that needs to know a data set, a pipeline, a head, an evaluator or the class behind a
+`type` asks `ConfigView`. A type is resolved through the host's registry, so a name, a scoped name,
+a full path and the class itself (pure-Python configs) are the same to its callers.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+from mmengine.model import BaseDataPreprocessor
+
+HOSTS = ('mmdet', 'mmseg', 'mmpretrain')
+SPLITS = ('train', 'val', 'test')
+
+
+class Entry(NamedTuple):
+    """A part of a config that the host builds.
+
+    Attributes:
+        field: Where it stands, such as `train_dataloader.dataset.datasets.0`.
+        settings: Its fields.
+        kind: The class that its `type` names; None if there is no such class.
+    """
+
+    field: str
+    settings: Mapping[str, Any]
+    kind: Any
+
+    def is_a(self, *classes: type) -> bool:
+        """Return whether the host builds an instance of one of these classes."""
+        return isinstance(self.kind, type) and issubclass(self.kind, classes)
+
+
+class DatasetEntry(NamedTuple):
+    """A data set of a loader, not a wrapper such as ConcatDataset.
+
+    Attributes:
+        entry: The data set.
+        steps: The transforms that its samples pass, those of wrappers included.
+        split: `train`, `val` or `test`.
+    """
+
+    entry: Entry
+    steps: tuple[Entry, ...]
+    split: str
+
+
+class Node(NamedTuple):
+    """A value of a config, at any depth.
+
+    Attributes:
+        field: Where it stands.
+        value: The value.
+        parents: The groups of fields around it that have a `type`, from the outside.
+    """
+
+    field: str
+    value: Any
+    parents: tuple[Mapping[str, Any], ...]
+
+
+def walk(
+    value: Any, field: str = '', parents: tuple[Mapping[str, Any], ...] = ()
+) -> Iterator[Node]:
+    """Yield a value of a config and everything in it.
+
+    Args:
+        value: A group of fields, a list, or a single value.
+        field: Name of the value; empty for a whole config.
+        parents: See `Node`.
+    """
+    if field:
+        yield Node(field, value, parents)
+    if isinstance(value, Mapping):
+        items: Any = value.items()
+        if value.get('type') is not None:
+            parents = (*parents, value)
+    else:
+        items = enumerate(value) if isinstance(value, (list, tuple)) else ()
+    for key, child in items:
+        yield from walk(child, f'{field}.{key}' if field else str(key), parents)
+
+
+def is_in_hosts(kind: Any) -> bool:
+    """Return whether a class or function is the hosts' or this package's own, not a user's."""
+    package = getattr(kind, '__module__', '').partition('.')[0]
+    return package in (*HOSTS, 'mmcv', 'mmengine', 'mmcloformer', 'torch')
+
+
+class ConfigView:
+    """What a host reads from a config. It is a view: later changes of the config show in it.
+
+    Args:
+        cfg: The whole config, of any host.
+    """
+
+    def __init__(self, cfg: Config) -> None:
+        self.cfg = cfg
+
+    @property
+    def host(self) -> str | None:
+        """The host whose Runner uses the config, or None for another project.
+
+        It is the `default_scope`. Where that is not set, as in pure-Python configs, or is a
+        project's own, it is the host of the model's class.
+        """
+        scope = self.cfg.get('default_scope')
+        if scope in HOSTS:
+            return str(scope)
+        model = self.resolve(self.cfg.get('model'), 'MODELS')
+        packages = (base.__module__.partition('.')[0] for base in getattr(model, '__mro__', ()))
+        return next((name for name in packages if name in HOSTS), None)
+
+    def resolve(self, kind: Any, registry: str) -> Any:
+        """Return the class that the host builds, or None if it has no such class.
+
+        Args:
+            kind: A `type`, or the settings that hold it.
+            registry: Name of the registry, such as `DATASETS`.
+        """
+        scope = self.cfg.get('default_scope')
+        if isinstance(kind, Mapping):
+            scope = kind.get('_scope_') or scope  # mmengine marks the configs of another host.
+            kind = kind.get('type')
+        if not isinstance(kind, str):
+            return kind
+        try:
+            registries = import_module(f'{scope or "mmengine"}.registry')
+        except ImportError:  # A project whose registries are elsewhere.
+            registries = import_module('mmengine.registry')
+        return getattr(registries, registry).get(kind)
+
+    def entry(self, settings: Any, field: str, registry: str) -> Entry:
+        """Return a part of the config with its class.
+
+        Args:
+            settings: Its fields; anything but a group of fields counts as an empty one.
+            field: Where it stands.
+            registry: Name of the registry of its class.
+        """
+        settings = settings if isinstance(settings, Mapping) else {}
+        return Entry(field, settings, self.resolve(settings, registry))
+
+    def loader(self, split: str) -> Mapping[str, Any]:
+        """Return the settings of a split's loader; empty without one."""
+        return self.cfg.get(f'{split}_dataloader') or {}
+
+    def datasets(self, *splits: str) -> Iterator[DatasetEntry]:
+        """Yield the data sets of some splits, those inside of wrappers included.
+
+        Args:
+            *splits: Of `train`, `val` and `test`.
+        """
+        for split in splits:
+            yield from self._leaves(
+                self.loader(split).get('dataset'), f'{split}_dataloader.dataset', split, ()
+            )
+
+    def _leaves(
+        self, settings: Any, field: str, split: str, after: tuple[Entry, ...]
+    ) -> Iterator[DatasetEntry]:
+        if not isinstance(settings, Mapping) or not settings:
+            return
+        steps = (*self.steps(settings.get('pipeline'), f'{field}.pipeline'), *after)
+        inner = [(f'{field}.datasets.{i}', each) for i, each in _listed(settings.get('datasets'))]
+        if settings.get('dataset'):
+            inner.append((f'{field}.dataset', settings['dataset']))
+        if not inner:
+            yield DatasetEntry(self.entry(settings, field, 'DATASETS'), steps, split)
+        for name, each in inner:
+            yield from self._leaves(each, name, split, steps)
+
+    def steps(self, pipeline: Any, field: str) -> tuple[Entry, ...]:
+        """Return the transforms of a pipeline.
+
+        Args:
+            pipeline: A list of settings, or None.
+            field: Where it stands.
+        """
+        return tuple(
+            self.entry(step, f'{field}.{i}', 'TRANSFORMS') for i, step in _listed(pipeline)
+        )
+
+    def evaluators(self, *splits: str) -> Iterator[Entry]:
+        """Yield the evaluators of some splits.
+
+        Args:
+            *splits: Of `val` and `test`.
+        """
+        for split in splits:
+            field = f'{split}_evaluator'
+            found = self.cfg.get(field) or []
+            if isinstance(found, Mapping):
+                yield self.entry(found, field, 'METRICS')
+            elif isinstance(found, Sequence):
+                for index, each in enumerate(found):
+                    if isinstance(each, Mapping):
+                        yield self.entry(each, f'{field}.{index}', 'METRICS')
+
+    def preprocessor(self) -> Entry:
+        """Return the data preprocessor, with the class that the host takes by default."""
+        field = 'model.data_preprocessor'
+        found = (self.cfg.get('model') or {}).get('data_preprocessor')
+        if not found:  # mmpretrain keeps it outside of the model.
+            field, found = 'data_preprocessor', self.cfg.get('data_preprocessor')
+        while isinstance(found, Mapping) and 'data_preprocessor' in found:  # mmdet's branches
+            field, found = f'{field}.data_preprocessor', found['data_preprocessor']
+        entry = self.entry(found, field, 'MODELS')
+        if entry.settings.get('type') is None:
+            classifier = self.host == 'mmpretrain'
+            name = 'mmpretrain.ClsDataPreprocessor' if classifier else None
+            default = self.resolve(name, 'MODELS') if name else BaseDataPreprocessor
+            entry = entry._replace(kind=default)
+        return entry
+
+    def parts(self, *classes: type) -> Iterator[Node]:
+        """Yield the settings of the model's parts of some classes, at any depth.
+
+        Args:
+            *classes: Classes of the registry `MODELS`.
+        """
+        for node in walk(self.cfg.get('model'), 'model'):
+            if not isinstance(node.value, Mapping) or node.value.get('type') is None:
+                continue
+            if self.entry(node.value, node.field, 'MODELS').is_a(*classes):
+                yield node
+
+
+def _listed(value: Any) -> Iterator[tuple[int, Any]]:
+    yield from enumerate(value if isinstance(value, (list, tuple)) else ())

@@ -1,0 +1,109 @@
+from importlib import import_module
+
+import pytest
+from mmengine.config import Config
+
+from mmcloformer import CloFormer
+from mmcloformer.config import HOSTS, ConfigView, walk
+
+MODELS = dict(mmdet='RetinaNet', mmseg='EncoderDecoder', mmpretrain='ImageClassifier')
+DATASETS = dict(mmdet='CocoDataset', mmseg='BaseSegDataset', mmpretrain='CustomDataset')
+METRICS = dict(mmdet='CocoMetric', mmseg='IoUMetric', mmpretrain='Accuracy')
+
+
+def spellings(host, registry, name):
+    """The ways in which a config may name a class."""
+    kind = getattr(import_module(f'{host}.registry'), registry).get(name)
+    return dict(
+        name=name,
+        scoped=f'{host}.{name}',
+        path=f'{kind.__module__}.{kind.__qualname__}',
+        itself=kind,
+    )
+
+
+@pytest.fixture(params=HOSTS)
+def host(request):
+    return request.param
+
+
+@pytest.mark.parametrize('spelling', ['name', 'scoped', 'path', 'itself'])
+@pytest.mark.parametrize('registry', ['MODELS', 'DATASETS', 'METRICS'])
+def test_every_spelling_of_a_type_is_the_same_class(host, registry, spelling):
+    name = globals()[registry][host]
+    wanted = spellings(host, registry, name)
+    view = ConfigView(Config(dict(default_scope=host)))
+    assert view.resolve(dict(type=wanted[spelling]), registry) is wanted['itself']
+
+
+@pytest.mark.parametrize('spelling', ['scoped', 'path', 'itself'])
+def test_the_host_is_known_without_a_default_scope(host, spelling):
+    kind = spellings(host, 'MODELS', MODELS[host])[spelling]
+    for scope in (None, 'a_project'):
+        view = ConfigView(Config(dict(default_scope=scope, model=dict(type=kind))))
+        assert view.host == host
+
+
+def test_a_subclass_of_the_user_belongs_to_the_host_of_its_base(host):
+    base = spellings(host, 'MODELS', MODELS[host])['itself']
+    own = type('Own', (base,), {})
+    assert ConfigView(Config(dict(model=dict(type=own)))).host == host
+
+
+def test_an_unknown_type_has_no_class(host):
+    view = ConfigView(Config(dict(default_scope=host)))
+    assert view.resolve('NoSuchClass', 'DATASETS') is None
+    assert view.resolve(None, 'DATASETS') is None
+
+
+def test_data_sets_inside_wrappers_pass_the_steps_of_all(host):
+    def leaf(name):
+        return dict(type=DATASETS[host], data_root=name, pipeline=[dict(type=f'Load{name}')])
+
+    both = dict(type='ConcatDataset', datasets=[leaf('A'), leaf('B')])
+    repeated = dict(
+        type='RepeatDataset', times=2, dataset=both, pipeline=[dict(type='LoadImageFromFile')]
+    )
+    view = ConfigView(Config(dict(default_scope=host, train_dataloader=dict(dataset=repeated))))
+    first, second = view.datasets('train', 'val')
+    assert first.entry.field == 'train_dataloader.dataset.dataset.datasets.0'
+    assert second.entry.settings['data_root'] == 'B'
+    assert [step.settings['type'] for step in second.steps] == ['LoadB', 'LoadImageFromFile']
+    assert second.steps[1].field == 'train_dataloader.dataset.pipeline.0'
+    assert second.steps[1].kind.__name__ == 'LoadImageFromFile'
+
+
+def test_one_evaluator_or_several(host):
+    one = dict(type=METRICS[host])
+    view = ConfigView(
+        Config(dict(default_scope=host, val_evaluator=one, test_evaluator=[one, one]))
+    )
+    fields = [each.field for each in view.evaluators('val', 'test')]
+    assert fields == ['val_evaluator', 'test_evaluator.0', 'test_evaluator.1']
+    assert all(each.kind.__name__ == METRICS[host] for each in view.evaluators('test'))
+
+
+def test_the_preprocessor_has_the_default_class_of_the_host(host):
+    from mmengine.model import BaseDataPreprocessor
+
+    view = ConfigView(Config(dict(default_scope=host, data_preprocessor=dict(mean=[0.0]))))
+    assert view.preprocessor().field == 'data_preprocessor'
+    assert view.preprocessor().is_a(BaseDataPreprocessor)
+    is_classifier = view.preprocessor().kind.__name__ == 'ClsDataPreprocessor'
+    assert is_classifier == (host == 'mmpretrain')
+
+
+@pytest.mark.parametrize('kind', ['CloFormer', 'mmengine.CloFormer', CloFormer])
+def test_parts_are_found_with_what_is_around_them(kind):
+    model = dict(
+        type='RetinaNet', backbone=dict(type=kind), heads=[dict(type='FPN'), dict(a=[1, dict()])]
+    )
+    view = ConfigView(Config(dict(default_scope='mmdet', model=model)))
+    (node,) = view.parts(CloFormer)
+    assert node.field == 'model.backbone'
+    assert [each['type'] for each in node.parents] == ['RetinaNet']
+
+
+def test_walk_yields_every_value_once_with_its_field():
+    found = {node.field: node.value for node in walk(dict(a=[1, dict(b=2)], c='d'))}
+    assert found == {'a': [1, {'b': 2}], 'a.0': 1, 'a.1': {'b': 2}, 'a.1.b': 2, 'c': 'd'}
