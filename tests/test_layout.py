@@ -10,8 +10,6 @@ import pytest
 
 from tests.conftest import ROOT
 
-MAX_LINES = 350
-
 
 def module_name(path: Path) -> str:
     """Return the dotted name of a file below the repository root; a package has its folder's."""
@@ -190,12 +188,3 @@ def test_no_test_module_is_imported():
         for target in targets
         if target.split('.')[-1].startswith('test_') and target.split('.')[0] == 'tests'
     ] == []
-
-
-@pytest.mark.parametrize('folder', ['mmcloformer', 'tools', 'tests', 'configs'])
-def test_files_are_short(folder):
-    lengths = {
-        str(path.relative_to(ROOT)): len(path.read_text().splitlines())
-        for path in (ROOT / folder).rglob('*.py')
-    }
-    assert {name: length for name, length in lengths.items() if length >= MAX_LINES} == {}

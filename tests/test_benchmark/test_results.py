@@ -10,7 +10,6 @@ from mmcloformer.benchmark.models import BFLOAT16, COMPILED_BFLOAT16, LITERAL
 from tests.conftest import ROOT
 
 PAGE = (ROOT / 'docs/speed.md').read_text()
-README = (ROOT / 'README.md').read_text()
 
 
 def load(name):
@@ -60,9 +59,6 @@ def test_whole_detectors_on_a_gpu():
     models = ('cloformer_xs_coco', 'pvtv2-b1_fpn_1x_coco', 'r50_fpn_1x_coco')
     lines = re.findall(r'^\| (inference|training), batch (\d+) \| (.*) \|$', PAGE, re.MULTILINE)
     assert len(lines) == 4
-    ours, pvt, resnet = (f'{measured[f"retinanet_{m}", "training", 16]:.0f}' for m in models)
-    words = f'{ours} images/s of 800x1280 with CloFormer-XS, {pvt} with PVTv2-B1 and {resnet} with'
-    assert words in ' '.join(README.split())
     for mode, batch, cells in lines:
         for cell, model in zip(cells.split(' | '), models, strict=True):
             images = measured[f'retinanet_{model}', mode, int(batch)]
@@ -76,4 +72,3 @@ def test_cloformer_beside_pvtv2_on_tiny_imagenet():
         line = re.search(rf'^\| {backbone} \| [\d.]+ M \| (\S+) \| (\S+) \|$', page, re.MULTILINE)
         for cell, metric in zip(line.groups(), ('accuracy/top1', 'accuracy/top5')):
             assert float(cell) == pytest.approx(curves[metric]['980'], abs=0.051)
-        assert f'{backbone} reaches {line[1]} %' in README or f'{backbone} {line[1]} %' in README
