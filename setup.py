@@ -13,13 +13,32 @@ def requirements(name: str) -> list[str]:
     return [line for line in lines if line and not line.startswith('#')]
 
 
+def repository_url() -> str | None:
+    """Return the URL in CITATION.cff, if it names one."""
+    found = re.search(r'^repository-code: (\S+)', (ROOT / 'CITATION.cff').read_text(), re.MULTILINE)
+    return found[1].rstrip('/') if found else None
+
+
+def long_description() -> str:
+    """Return the README with absolute links, or without links if the URL is not known."""
+    url = repository_url()
+
+    def absolute(link: re.Match[str]) -> str:
+        image, text, target = link.groups()
+        if '://' in target:
+            return link[0]
+        return f'{image}[{text}]({url}/{"raw" if image else "blob"}/HEAD/{target})' if url else text
+
+    return re.sub(r'(!?)\[([^]]*)\]\(([^)]+)\)', absolute, (ROOT / 'README.md').read_text())
+
+
 TORCHVISION = 'torchvision>=0.21'  # Its kernels stand in for mmcv's.
 
 setup(
     name='mmcloformer',
     version=re.search(r"__version__ = '(.+)'", (ROOT / 'mmcloformer/__init__.py').read_text())[1],
     description='CloFormer for detection, segmentation and classification with OpenMMLab',
-    long_description=(ROOT / 'README.md').read_text(),
+    long_description=long_description(),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['mmcloformer', 'mmcloformer.*']),

@@ -1,9 +1,11 @@
 """The files, options and commands that the README and docs/ name exist and work."""
 
+import json
 import os
 import re
 import shlex
 import shutil
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -141,3 +143,37 @@ def test_commands_run_one_after_another(real_data, shapes, tmp_path):
             )
             assert done.returncode == 0, (page.name, words, done.stderr[-3000:])
     assert ran
+
+
+def test_the_readme_repeats_the_results():
+    """The figures of ours are those of the files in benchmarks/."""
+    text = (ROOT / 'README.md').read_text()
+
+    def result(name):
+        return json.loads((ROOT / f'benchmarks/{name}.json').read_text())
+
+    def macs(name):
+        parts = [result('complexity')[name.format(arch)]['parts'] for arch in ('xxs', 'xs', 's')]
+        return [part['whole']['macs'] / 1e9 for part in parts]
+
+    def last(name, weights):
+        return statistics.mean(list(run.values())[-1] for run in result(name)['runs'][weights])
+
+    cpu = {(r['model'], r['size'], r['mode']): r for r in result('cpu')['rows']}
+    ours, literal, pvt = (
+        cpu[model, '800x1280', 'inference'] for model in ('deploy form', 'literal', 'PVTv2-B1')
+    )
+    for expected in (
+        ' / '.join(f'{each:.2f}' for each in macs('cloformer_{}_imagenet')),
+        ' / '.join(f'{each:.1f}' for each in macs('semantic-fpn_cloformer_{}_ade20k')),
+        *(
+            f'{result("tiny-imagenet-test")[f"accuracy/{metric}"]:.1f} %'
+            for metric in ('top1', 'top5')
+        ),
+        *(f'{last("bccd", weights):.3f}' for weights in ('random', 'tiny-imagenet')),
+        *(f'{last("camvid", weights):.1f}' for weights in ('random', 'tiny-imagenet')),
+        f'XS {ours["median_ms"]:.0f} ms, PVTv2-B1 {pvt["median_ms"]:.0f} ms',
+        f'{literal["median_ms"] / ours["median_ms"]:.1f} times as fast',
+    ):
+        assert expected in text
+    assert ours['peak_mb'] < literal['peak_mb'] / 2

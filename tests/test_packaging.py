@@ -1,6 +1,8 @@
 """What travels with the package: a wheel in an environment that never saw the repository."""
 
 import json
+import re
+import runpy
 import shutil
 import site
 import subprocess
@@ -8,6 +10,7 @@ import sys
 import venv
 
 import pytest
+import setuptools
 from mmengine.config import Config
 from mmengine.fileio import load
 
@@ -61,6 +64,28 @@ def test_a_base_by_the_packages_name_is_the_same_config(tmp_path):
     config.write_text("_base_ = 'mmcloformer::semantic-fpn_cloformer_s_ade20k.py'\n")
     own = Config.fromfile(ROOT / 'configs/semantic-fpn_cloformer_s_ade20k.py')
     assert Config.fromfile(config).model == own.model
+
+
+@pytest.mark.parametrize('url', ['https://example.com/mmcloformer', None])
+def test_the_description_has_no_relative_links(url, tmp_path, monkeypatch):
+    """PyPI shows the README outside of the repository."""
+    for name in ('setup.py', 'README.md', 'requirements', 'mmcloformer'):
+        (tmp_path / name).symlink_to(ROOT / name)
+    citation = [
+        line
+        for line in (ROOT / 'CITATION.cff').read_text().splitlines()
+        if not line.startswith('repository-code')
+    ]
+    (tmp_path / 'CITATION.cff').write_text(
+        '\n'.join([*citation, *([f'repository-code: {url}'] if url else [])])
+    )
+    given = {}
+    monkeypatch.setattr(setuptools, 'setup', given.update)
+    runpy.run_path(str(tmp_path / 'setup.py'))
+    links = re.findall(r'\]\(([^)]+)\)', given['long_description'])
+    assert links
+    assert all('://' in link for link in links)
+    assert any(link.startswith(f'{url}/blob/') for link in links) == bool(url)
 
 
 def test_the_model_index_lists_every_config_of_the_paper():
