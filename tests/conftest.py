@@ -1,6 +1,7 @@
 import contextlib
 import functools
 import gc
+import importlib
 import io
 import itertools
 import os
@@ -12,17 +13,18 @@ from unittest import mock
 
 import pytest
 from mmengine.runner import set_random_seed
-from mmengine.visualization import Visualizer
-from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 import mmcloformer  # noqa: F401  (before any host: it puts the ops stand-in in place)
 from mmcloformer.apis.cli import exit_on_user_error
 from mmcloformer.datasets.store import write_shapes
+from tests.hosts import end_workers, forget_visualizers, read_files_once
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 TOOLS = {path.name: path for path in (ROOT / 'tools').rglob('*.*')}
 REAL_DATA = ROOT.parent / 'shared' / 'data'
+
+read_files_once()
 
 
 # Files whose tests call only torch, numpy, image libraries and this package, so that both host
@@ -58,29 +60,13 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: TESTS / 'test_tools' not in item.path.parents)
 
 
-def end_workers():
-    """End the worker processes of all loaders, and collect what holds them.
-
-    When the collector did that at a time of its own, Python's parser raised "AST constructor
-    recursion depth mismatch". When it frees a loader's queues first, each worker is waited for in
-    vain for five seconds.
-    """
-    for each in gc.get_objects():
-        if type(each) is _MultiProcessingDataLoaderIter:
-            each._shutdown_workers()
+def pytest_collection_finish(session):
+    """Leave the modules of the hosts to no garbage collection: each of them would take 0.4 s."""
+    if hasattr(session.config, 'workerinput'):
+        for host in ('mmdet', 'mmseg', 'mmpretrain'):
+            importlib.import_module(f'{host}.apis')
     gc.collect()
-
-
-def forget_visualizers():
-    """Remove mmengine's visualizers of earlier runs in this process.
-
-    The hosts' configs give all of them one name, and `get_instance` would return the one that
-    writes into the folder of an earlier run.
-    """
-    kinds = [Visualizer]
-    for kind in kinds:
-        kinds += kind.__subclasses__()
-        kind._instance_dict.clear()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -44,6 +44,16 @@ def build(cfg: Config) -> BaseModel:
     return revert_sync_batchnorm(build_model(cfg))
 
 
+def shrink(value: object) -> None:
+    """Replace the image sizes of a pipeline, also in steps inside of other steps."""
+    if isinstance(value, dict):
+        value.update(SMALL.get(value.get('type'), {}))
+        value = [*value.values()]
+    if isinstance(value, (list, tuple)):
+        for each in value:
+            shrink(each)
+
+
 def batch(cfg: Config, split: str, shapes: str) -> dict[str, list[torch.Tensor]]:
     """Load the first two samples of a split through the config's own pipeline at a small size.
 
@@ -62,6 +72,5 @@ def batch(cfg: Config, split: str, shapes: str) -> dict[str, list[torch.Tensor]]
     loader.dataset.pop('classes', None)
     if cfg.default_scope != 'mmseg':  # The scenes' label maps fit ADE20K's classes.
         loader.dataset.metainfo = dict(classes=CLASSES)
-    for transform in loader.dataset.pipeline:
-        transform.update(SMALL.get(transform.type, {}))
+    shrink(loader.dataset.pipeline)
     return next(iter(Runner.build_dataloader(loader, seed=0)))

@@ -49,6 +49,9 @@ def test_it_steps_and_predicts(path, shapes):
     import_modules_from_strings(cfg.custom_imports['imports'])
     if cfg.default_scope == 'mmseg':
         cfg.model.data_preprocessor.size = (SIDE, SIDE)
+    if 'roi_head' in cfg.model:
+        cfg.model.train_cfg.rpn_proposal.update(nms_pre=50, max_per_img=10)
+        cfg.model.test_cfg.rpn.update(nms_pre=50, max_per_img=10)
     model = build(cfg)
     model.train()
     data = model.data_preprocessor(batch(cfg, 'train', shapes), training=True)

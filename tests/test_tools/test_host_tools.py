@@ -20,7 +20,8 @@ from pycocotools.coco import COCO
 from mmcloformer.__main__ import main
 from mmcloformer.analysis.complexity import measure
 from mmcloformer.apis.config import build_model, read_config
-from tests.conftest import ROOT, end_workers, forget_visualizers
+from tests.conftest import ROOT
+from tests.hosts import end_workers, forget_visualizers
 
 MASK_RCNN, RETINANET, SEGMENTOR, CLASSIFIER = (
     'mask-rcnn_cloformer_xxs_shapes',
