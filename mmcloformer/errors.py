@@ -1,7 +1,10 @@
 """Errors a user can fix; the tools print them as one message without a traceback."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+_ROOT = Path(__file__).parents[1]  # Of a checkout; site-packages in an installed wheel.
 
 
 class UserError(RuntimeError):
@@ -33,3 +36,14 @@ def join_first(values: Sequence[Any], limit: int = 8) -> str:
     """
     more = ', ...' if len(values) > limit else ''
     return ', '.join(map(str, values[:limit])) + more
+
+
+def tool_command(tool: str) -> str:
+    """Return the command that runs a tool of this package, in a checkout or from a wheel.
+
+    Args:
+        tool: Path of the tool below `tools/`.
+    """
+    if (_ROOT / 'tools' / tool).is_file():
+        return f'python tools/{tool}'
+    return f'python -m mmcloformer mmcloformer::{tool}'

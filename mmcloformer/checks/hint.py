@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from ..errors import UserError
+from ..errors import UserError, tool_command
 
 _WORKER_FRAME = re.compile(r'File "([^"]+)", line \d+, in (\S+)')
 _BUILDING = '/mmengine/registry/build_functions.py'
@@ -55,7 +55,7 @@ def suggest_data_check(config: str) -> Iterator[None]:
         traceback.print_exc()
         sys.exit(
             'error: bad data can be the cause of this. To list bad files, run\n'
-            f'  tools/misc/check_dataset.py {config}\n'
+            f'  {tool_command("misc/check_dataset.py")} {config}\n'
             'with the same --cfg-options. If it lists none, look for the cause in the config.'
         )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..errors import DataError
+from ..errors import DataError, tool_command
 from .channels import check_channels
 from .classes import class_problems
 from .coco import coco_problems
@@ -77,10 +77,11 @@ def check_present(cfg: Config, splits: Sequence[str]) -> None:
     ]
     if missing:
         listed = '\n'.join(missing)
+        draw = tool_command('dataset_converters/make_shapes.py')
         raise DataError(
             f'data not found:\n{listed}\n'
             f'Put or link the data set there, or set the fields in brackets with --cfg-options.\n'
-            f'Without data at hand, `python tools/dataset_converters/make_shapes.py data/shapes` '
+            f'Without data at hand, `{draw} data/shapes` '
             f'draws a small sample set for the configs in configs/demo/.'
         )
 
