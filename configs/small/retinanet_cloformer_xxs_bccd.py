@@ -2,8 +2,8 @@
 # initial weights in minutes. Neck and head are half as wide as on COCO; the photos are halved.
 #
 # Schedule: 6 epochs x 292 photos / 4 per batch = 6 x 73 = 438 iterations; warm-up over the first
-# 50, then cosine decay to zero. Training uses the splits train and val. Every epoch is evaluated on
-# the 72 photos of test; nothing is chosen by the result.
+# 50, then cosine decay to zero. Training uses the splits train and val. Evaluation is on the
+# 72 photos of test, after every epoch; nothing is chosen by the result.
 _base_ = '../retinanet_cloformer_xxs_coco.py'
 
 train_pipeline = [

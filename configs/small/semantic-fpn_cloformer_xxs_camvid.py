@@ -2,8 +2,8 @@
 # compare initial weights in minutes. Model and optimizer are the demo's at a lower learning rate.
 #
 # Schedule: 400 iterations x 8 crops / 468 images = 7 epochs; warm-up over the first 50, then cosine
-# decay to zero. Training uses the splits train and val. Every 100 iterations are evaluated on the
-# 233 images of test; nothing is chosen by the result.
+# decay to zero. Training uses the splits train and val. The model is evaluated every 100 iterations
+# on the 233 images of test; nothing is chosen by the result.
 _base_ = '../demo/semantic-fpn_cloformer_xxs_shapes.py'
 
 load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]

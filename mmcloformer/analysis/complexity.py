@@ -78,13 +78,14 @@ def measure(cfg: Config, shape: tuple[int, int] | None = None) -> Complexity:
     """Build a config's model and count while it runs once, on the CPU, on one image.
 
     As in the hosts' own `get_flops.py`, a detector with random weights runs up to the raw outputs
-    of its heads. A two-stage one pools as many proposals as its `test_cfg` lets through (1000 by
-    default), since NMS, which hangs on the weights, is turned off between them; its mask head
-    sees the first 100, if the host's RoI head says so. A segmentor takes the whole image.
+    of its heads. Between the stages of a two-stage detector, NMS is turned off, because the number
+    of boxes that it keeps depends on the weights: as many proposals are pooled as `test_cfg` allows
+    (1000 by default), and the host's RoI head may give the mask head the first 100 of them. A
+    segmentor takes the whole image.
 
     Convolutions, matrix products and both products of attention (queries with keys, scores with
     values) count. Biases, norms, activations, pooling, resizing, RoIAlign and deformable sampling
-    do not, as is the custom. Parameters include heads that are there for training only.
+    do not, as usual. Parameters include heads that are used in training only.
 
     Args:
         cfg: Config of any of the three hosts.
