@@ -5,11 +5,13 @@ Everything that needs to know a data set, a pipeline, a head, an evaluator or th
 a full path and the class itself (pure-Python configs) are the same to its callers.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.model import BaseDataPreprocessor
 
 HOSTS = ('mmdet', 'mmseg', 'mmpretrain')
@@ -88,6 +90,11 @@ def is_in_hosts(kind: Any) -> bool:
     """Return whether a class or function is the hosts' or this package's own, not a user's."""
     package = getattr(kind, '__module__', '').partition('.')[0]
     return package in (*HOSTS, 'mmcv', 'mmengine', 'mmcloformer', 'torch')
+
+
+def are_in_hosts(entries: Iterable[Entry]) -> bool:
+    """Return whether all classes are the hosts' own, and none of them holds other transforms."""
+    return all(is_in_hosts(each.kind) and 'transforms' not in each.settings for each in entries)
 
 
 class ConfigView:
@@ -172,6 +179,23 @@ class ConfigView:
             yield DatasetEntry(self.entry(settings, field, 'DATASETS'), steps, split)
         for name, each in inner:
             yield from self._leaves(each, name, split, steps)
+
+    def build_lazily(self, dataset: Entry) -> BaseDataset | None:
+        """Return a data set that has not listed its samples, or None if the host cannot build it.
+
+        Args:
+            dataset: The data set. Names of classes that the host refuses are left out.
+        """
+        if not dataset.is_a(BaseDataset):
+            return None
+        left_out = ['type', 'pipeline', '_scope_']  # mmengine adds `_scope_` to inherited fields.
+        for _ in range(2):
+            settings = {k: v for k, v in dataset.settings.items() if k not in left_out}
+            with suppress(Exception):  # Any error; the host reports it when it builds the data set.
+                built: BaseDataset = dataset.kind(**settings, pipeline=[], lazy_init=True)
+                return built
+            left_out += ['metainfo', 'classes']
+        return None
 
     def steps(self, pipeline: Any, field: str) -> tuple[Entry, ...]:
         """Return the transforms of a pipeline.

@@ -1,25 +1,13 @@
-from importlib import import_module
-
 import pytest
 from mmengine.config import Config
 
 from mmcloformer import CloFormer
 from mmcloformer.config import HOSTS, ConfigView, walk
+from tests.spelling import SPELLINGS, spell
 
 MODELS = dict(mmdet='RetinaNet', mmseg='EncoderDecoder', mmpretrain='ImageClassifier')
 DATASETS = dict(mmdet='CocoDataset', mmseg='BaseSegDataset', mmpretrain='CustomDataset')
 METRICS = dict(mmdet='CocoMetric', mmseg='IoUMetric', mmpretrain='Accuracy')
-
-
-def spellings(host, registry, name):
-    """The ways in which a config may name a class."""
-    kind = getattr(import_module(f'{host}.registry'), registry).get(name)
-    return dict(
-        name=name,
-        scoped=f'{host}.{name}',
-        path=f'{kind.__module__}.{kind.__qualname__}',
-        itself=kind,
-    )
 
 
 @pytest.fixture(params=HOSTS)
@@ -27,25 +15,25 @@ def host(request):
     return request.param
 
 
-@pytest.mark.parametrize('spelling', ['name', 'scoped', 'path', 'itself'])
+@pytest.mark.parametrize('spelling', SPELLINGS)
 @pytest.mark.parametrize('registry', ['MODELS', 'DATASETS', 'METRICS'])
 def test_every_spelling_of_a_type_is_the_same_class(host, registry, spelling):
     name = globals()[registry][host]
-    wanted = spellings(host, registry, name)
+    kind = spell(host, registry, name, spelling)
     view = ConfigView(Config(dict(default_scope=host)))
-    assert view.resolve(dict(type=wanted[spelling]), registry) is wanted['itself']
+    assert view.resolve(dict(type=kind), registry) is spell(host, registry, name, 'itself')
 
 
 @pytest.mark.parametrize('spelling', ['scoped', 'path', 'itself'])
 def test_the_host_is_known_without_a_default_scope(host, spelling):
-    kind = spellings(host, 'MODELS', MODELS[host])[spelling]
+    kind = spell(host, 'MODELS', MODELS[host], spelling)
     for scope in (None, 'a_project'):
         view = ConfigView(Config(dict(default_scope=scope, model=dict(type=kind))))
         assert view.host == host
 
 
 def test_a_subclass_of_the_user_belongs_to_the_host_of_its_base(host):
-    base = spellings(host, 'MODELS', MODELS[host])['itself']
+    base = spell(host, 'MODELS', MODELS[host], 'itself')
     own = type('Own', (base,), {})
     assert ConfigView(Config(dict(model=dict(type=own)))).host == host
 

@@ -8,16 +8,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 
 from ..checks.channels import backbone_channels, check_channels
-from ..checks.fields import type_name
+from ..config import HOSTS, ConfigView
 from ..errors import ConfigError
 from .option_keys import apply_options
-
-SCOPES = ('mmdet', 'mmseg', 'mmpretrain')
 
 
 def read_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
@@ -52,13 +51,13 @@ def build_model(cfg: Config) -> BaseModel:
         ConfigError: If the config has no model, its `default_scope` is not one of the hosts, or
             normalisation and backbone have other numbers of channels.
     """
-    scope = cfg.get('default_scope')
-    if 'model' not in cfg or scope not in SCOPES:
+    scope = ConfigView(cfg).host
+    if scope is None:
         raise ConfigError(
-            f'the config needs a model and a default_scope, one of {", ".join(SCOPES)}; '
-            f'default_scope is {scope}'
+            'the config needs a model of a host and a default_scope, one of '
+            f'{", ".join(HOSTS)}; default_scope is {cfg.get("default_scope")}'
         )
-    check_channels(cfg, ())
+    check_channels(cfg)
     init_default_scope(scope)
     settings = copy.deepcopy(cfg.model)
     if preprocessor := preprocessor_of(cfg):
@@ -81,7 +80,7 @@ def image_channels(cfg: Config) -> int:
     """
     backbone = cfg.model.get('backbone')
     given = backbone.get('in_channels') if isinstance(backbone, dict) else None
-    return backbone_channels(cfg) or (given if isinstance(given, int) else 3)
+    return backbone_channels(ConfigView(cfg)) or (given if isinstance(given, int) else 3)
 
 
 def image_color(cfg: Config) -> str | None:
@@ -96,6 +95,7 @@ def image_color(cfg: Config) -> str | None:
     """
     loader = cfg.test_dataloader.dataset.pipeline[0]
     backend = loader.get('imdecode_backend', 'cv2')
-    if type_name(loader.type) != 'LoadImageFromFile' or backend not in ('cv2', 'pillow'):
+    kind = ConfigView(cfg).resolve(loader, 'TRANSFORMS')
+    if kind is not LoadImageFromFile or backend not in ('cv2', 'pillow'):
         return None
     return loader.get('color_type', 'color')

@@ -25,6 +25,7 @@ from torch import nn
 from ..checks.channels import check_channels
 from ..checks.heads import head_numbers
 from ..checks.image import decode, error_text, file_problem, unreadable_reason
+from ..config import ConfigView
 from ..engine.loading import check_whole_model, unwrap_model
 from ..errors import DataError, UserError, join_first
 from ..models.bfloat16 import replace_backbones, require_bfloat16
@@ -305,7 +306,7 @@ _PREDICTORS: dict[str, Callable[[Config, str], _Built]] = {
 
 def _unnamed_problem(cfg: Config, classes: Sequence[str]) -> str | None:
     """Return which head has more classes than the checkpoint has names, or None."""
-    for field, found, number in head_numbers(cfg):
+    for field, found, number in head_numbers(ConfigView(cfg)):
         if classes and number > len(classes):
             return (
                 f'the model predicts a class without a name, as {field} is {found} but the '

@@ -5,7 +5,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from ..checks.fields import evaluator_fields, leaf_datasets
+from ..config import ConfigView
 from ..errors import ConfigError
 
 _MODELS: dict[str, dict[str, Any]] = {
@@ -38,7 +38,8 @@ def augment_test(cfg: Config) -> None:
             f'{_metrics(cfg)}; add --cfg-options test_evaluator.metric=bbox'
         )
     dataset: Any
-    for dataset in leaf_datasets(cfg.test_dataloader.dataset):
+    for found in ConfigView(cfg).datasets('test'):
+        dataset = found.entry.settings
         if 'pipeline' in dataset:
             dataset['pipeline'] = cfg.get('tta_pipeline') or _with_flips(dataset['pipeline'])
     cfg.model = ConfigDict(**model, module=cfg.model)
@@ -46,8 +47,8 @@ def augment_test(cfg: Config) -> None:
 
 def _metrics(cfg: Config) -> list[str]:
     found: list[str] = []
-    for _, evaluator in evaluator_fields(cfg, 'test'):
-        metric = evaluator.get('metric') or []
+    for evaluator in ConfigView(cfg).evaluators('test'):
+        metric = evaluator.settings.get('metric') or []
         found += [metric] if isinstance(metric, str) else metric
     return found
 

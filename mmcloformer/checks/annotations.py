@@ -8,8 +8,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ..config import ConfigView
 from ..errors import join_first
-from .fields import evaluator_fields
 from .masks import scored_mask_problem
 from .text import decode_text, mark_problem
 
@@ -24,7 +24,8 @@ def evaluator_problems(cfg: Config, split: str) -> Iterator[str]:
         cfg: The whole config.
         split: `val` or `test`.
     """
-    for _, evaluator in evaluator_fields(cfg, split):
+    for found in ConfigView(cfg).evaluators(split):
+        evaluator = found.settings
         file, metric = evaluator.get('ann_file'), evaluator.get('metric', 'bbox')
         read = str(evaluator['type']).endswith('CocoMetric') and not evaluator.get('format_only')
         if file and read and not (evaluator.get('backend_args') or '://' in file):

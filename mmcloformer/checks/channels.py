@@ -2,272 +2,201 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
-from typing import Any, NamedTuple
+from itertools import combinations
+from typing import Any
 
+import torch
+from mmcv.transforms import LoadImageFromFile, RandomGrayscale
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
-from mmengine.model import ImgDataPreprocessor
 
+from ..config import ConfigView, Entry, are_in_hosts
 from ..errors import ConfigError
-from .fields import find_class, type_name
+from ..models import CloFormer
+from .problem import Problem, render
 
-_HOSTS = ('mmdet', 'mmseg', 'mmpretrain')
-_HOST_PACKAGES = (*_HOSTS, 'mmcv', 'mmengine', 'mmcloformer')
-# What the hosts' own preprocessors are named, and what they are by default.
-_PREPROCESSORS = (
-    'ImgDataPreprocessor', 'DetDataPreprocessor', 'SegDataPreProcessor', 'ClsDataPreprocessor',
-)  # fmt: skip
-_DEFAULT_PREPROCESSOR = {'mmpretrain': 'ClsDataPreprocessor'}
-# They convert between BGR and RGB only what has three channels.
-_CAREFUL = ('SegDataPreProcessor', 'ClsDataPreprocessor')
-# Steps of a pipeline after which the number of channels is unknown here.
-_CHANGING = ('Albu', 'Albumentations', 'ConcatCDInput')
+# Steps of the hosts, besides mmcv's, that change the number of channels.
+_CHANGING = ('Albu', 'Albumentations', 'ConcatCDInput', 'RGB2Gray')
 _COLOR_TYPES = {1: 'grayscale', 3: 'color'}
+_CONVERSIONS = ('bgr_to_rgb', 'rgb_to_bgr', 'to_rgb')
 
 
-class _Preprocessor(NamedTuple):
-    """What a data preprocessor does with channels.
-
-    Attributes:
-        field: The field of the config.
-        mean: Number of values of the mean, 1 without.
-        std: Number of values of the standard deviation, 1 without.
-        converts: The argument that exchanges the first and third channel, or an empty string.
-        careful: Whether it does that only with three channels.
-        any_number: Whether mean and std may have other than 1 or 3 values.
-    """
-
-    field: str
-    mean: int
-    std: int
-    converts: str
-    careful: bool
-    any_number: bool
-
-    def apply(self, channels: int) -> int | None:
-        """Return the number of channels that come out, or None if it fails."""
-        if self.converts and not self.careful:
-            if channels < 3:
-                return None
-            channels = 3
-        if not self.any_number and not {self.mean, self.std} <= {1, 3}:
-            return None
-        if not self.careful and self.mean == 3 != channels:
-            return None
-        numbers = {channels, self.mean, self.std} - {1}  # Numbers of 1 are broadcast.
-        return None if len(numbers) > 1 else max(numbers, default=1)
-
-
-def check_channels(cfg: Config, splits: Sequence[str]) -> None:
-    """Check the number of channels from the image files to the backbone.
-
-    Args:
-        cfg: The whole config.
-        splits: Which of `train`, `val` and `test` to check.
-
-    Raises:
-        ConfigError: If they disagree; the message lists the fields to set.
-    """
-    if problems := [*channel_problems(cfg, splits)]:
-        raise ConfigError('\n'.join(problems))
-
-
-def channel_problems(cfg: Config, splits: Sequence[str] = ()) -> Iterator[str]:
-    """Compare the channels that pipelines load, those of the normalisation, and `in_channels`.
-
-    Only what the hosts' own classes do is known; other loaders, steps, preprocessors and models
-    around a CloFormer are left alone.
+def check_channels(cfg: Config, splits: Sequence[str] = ()) -> None:
+    """Check that pipelines, normalisation and backbone agree on the number of channels.
 
     Args:
         cfg: The whole config.
         splits: Splits whose pipelines are checked; without any, only the model is.
 
-    Yields:
-        For each split, or the model, the values found and those to set.
+    Raises:
+        ConfigError: If they disagree; the message lists the fields to set.
     """
-    scope = cfg.get('default_scope')
-    preprocessor = _read_preprocessor(cfg) if scope in _HOSTS and 'model' in cfg else None
-    if preprocessor is None:
-        return
-    for field, wanted, parents in _backbones(cfg.model, 'model', ()):
-        found = []
-        for split in splits:
-            loader = cfg.get(f'{split}_dataloader') or {}
-            for steps in _pipelines(loader.get('dataset')):
-                loaded = _loaded_channels(steps)
-                channels = wanted if loaded is None else loaded
-                if preprocessor.apply(channels) == wanted:
-                    continue
-                if loaded is None or are_hosts(steps, scope, 'datasets', 'TRANSFORMS'):
-                    found.append((f'{split}_dataloader.dataset', loaded))
+    if problems := render(channel_problems(ConfigView(cfg), splits)):
+        raise ConfigError('\n'.join(problems))
+
+
+def channel_problems(view: ConfigView, splits: Sequence[str] = ()) -> Iterator[Problem]:
+    """Compare the channels that pipelines load, those of the normalisation, and `in_channels`.
+
+    The preprocessor itself is asked what it makes of an image. Steps, preprocessors and models
+    around a CloFormer whose channels are not known are left alone.
+
+    Args:
+        view: The config.
+        splits: Splits whose pipelines are checked; without any, only the model is.
+    """
+    preprocessor = _Preprocessor(view)
+    for field, wanted in _backbones(view):
+        if not preprocessor.is_known(wanted):
+            continue
         if not splits and preprocessor.apply(wanted) != wanted:
-            found.append(('', None))
-        if found and are_hosts(parents, scope, 'models', 'MODELS'):
-            yield from dict.fromkeys(
-                _describe(where, loaded, preprocessor, field, wanted) for where, loaded in found
-            )
+            yield preprocessor.problem(preprocessor.entry.field, None, field, wanted)
+        for dataset in view.datasets(*splits):
+            loaded = _loaded_channels(view, dataset.steps)
+            if preprocessor.apply(wanted if loaded is None else loaded) != wanted:
+                where = f'{dataset.entry.field}.pipeline'
+                yield preprocessor.problem(where, loaded, field, wanted)
 
 
-def first_image_problems(cfg: Config, split: str, dataset: BaseDataset) -> Iterator[str]:
+def first_image_problems(view: ConfigView, split: str, dataset: BaseDataset) -> Iterator[Problem]:
     """Load the first image of a data set as training does, and compare its number of channels.
 
     This finds what `channel_problems` cannot know, such as the bands of a TIFF file.
 
     Args:
-        cfg: The whole config.
+        view: The config.
         split: `train`, `val` or `test`.
         dataset: A built data set of that split.
 
     Yields:
-        As `channel_problems`; nothing if that finds a problem of this split, or the image cannot
-        be loaded.
+        Nothing if `channel_problems` finds a problem of this split, or the image cannot be loaded.
     """
-    preprocessor = _read_preprocessor(cfg) if 'model' in cfg else None
-    backbones = [*_backbones(cfg.model, 'model', ())] if preprocessor else []
-    if not preprocessor or not backbones or [*channel_problems(cfg, (split,))]:
+    backbones = [*_backbones(view)]
+    if not backbones or [*channel_problems(view, (split,))]:
         return
     try:
         image = dataset[0]['inputs']
     except Exception:  # Any error of the host, which the examination of the files reports.
         return
-    for field, wanted, parents in backbones if getattr(image, 'ndim', 0) == 3 else ():
-        given = preprocessor.apply(image.shape[0])
-        if given != wanted and are_hosts(parents, cfg.default_scope, 'models', 'MODELS'):
-            yield _describe(f'{split}_dataloader.dataset', len(image), preprocessor, field, wanted)
+    preprocessor = _Preprocessor(view)
+    for field, wanted in backbones if getattr(image, 'ndim', 0) == 3 else ():
+        if preprocessor.is_known(wanted) and preprocessor.apply(len(image)) != wanted:
+            where = f'{split}_dataloader.dataset.pipeline'
+            yield preprocessor.problem(where, len(image), field, wanted)
 
 
-def backbone_channels(cfg: Config) -> int | None:
+def backbone_channels(view: ConfigView) -> int | None:
     """Return the `in_channels` of the first CloFormer of a config, or None without one."""
-    return next((channels for _, channels, _ in _backbones(cfg.model, 'model', ())), None)
+    return next((node.value.get('in_channels', 3) for node in view.parts(CloFormer)), None)
 
 
-def _read_preprocessor(cfg: Config) -> _Preprocessor | None:
-    """Return what the data preprocessor does, or None if it is not one of the hosts' own."""
-    settings, field = cfg.model.get('data_preprocessor'), 'model.data_preprocessor'
-    if not settings:
-        settings, field = cfg.get('data_preprocessor'), 'data_preprocessor'
-    while isinstance(settings, Mapping) and 'data_preprocessor' in settings:  # mmdet's branches
-        settings, field = settings['data_preprocessor'], f'{field}.data_preprocessor'
-    settings = settings or {}
-    if not isinstance(settings, Mapping):
-        return None
-    kind = settings.get('type') or _DEFAULT_PREPROCESSOR.get(cfg.default_scope, 'BaseData')
-    name = type_name(kind)
-    mean, std = settings.get('mean'), settings.get('std')
-    if name not in _PREPROCESSORS or not all(_is_list(value) for value in (mean, std)):
-        return None
-    numbers = [1 if value is None else len(value) for value in (mean, std)]
-    any_number = name in _CAREFUL
-    if name == 'SegDataPreProcessor' and not {*numbers} <= {1, 3}:
-        # A subclass in one of the two host stacks.
-        own = import_module('mmseg.models.data_preprocessor').SegDataPreProcessor
-        any_number = not issubclass(own, ImgDataPreprocessor)
-    converts = [key for key in ('bgr_to_rgb', 'rgb_to_bgr', 'to_rgb') if settings.get(key)]
-    return _Preprocessor(
-        field=field,
-        mean=numbers[0],
-        std=numbers[1],
-        converts=converts[0] if converts else '',
-        careful=name in _CAREFUL,
-        any_number=any_number,
-    )
+class _Preprocessor:
+    """The data preprocessor of a config, as a function of the number of channels."""
+
+    def __init__(self, view: ConfigView) -> None:
+        self.entry = view.preprocessor()
+        self._host = view.host
+
+    def apply(self, channels: int, **changes: Any) -> int | None:
+        """Return the number of channels that come out, or None if it fails.
+
+        Args:
+            channels: Number of channels of an image.
+            **changes: Settings of the preprocessor to try instead of its own.
+        """
+        images = torch.zeros(1, channels, 8, 8)
+        data = dict(inputs=images if self._host == 'mmpretrain' else [*images], data_samples=None)
+        try:
+            models = import_module(f'{self._host}.registry').MODELS
+            settings = {**self.entry.settings, **changes, 'type': self.entry.kind}
+            inputs = models.build(settings)(data)['inputs']
+            return int(inputs[0].shape[-3])
+        except Exception:  # Whatever the host raises for settings or images that do not fit.
+            return None
+
+    def is_known(self, channels: int) -> bool:
+        """Return whether it leaves the number of channels alone if it does not normalise."""
+        neutral = dict.fromkeys(('mean', 'std'), None) | dict.fromkeys(_CONVERSIONS, False)
+        given = {key: value for key, value in neutral.items() if key in self.entry.settings}
+        return self.apply(channels, **given) == channels
+
+    def problem(self, where: str, loaded: int | None, backbone: str, wanted: int) -> Problem:
+        """Return a disagreement and the fewest changes that mend it.
+
+        Args:
+            where: Field of the pipeline, or of the preprocessor.
+            loaded: Number of channels of the images; None if it is unknown.
+            backbone: Field of the backbone.
+            wanted: Its `in_channels`.
+        """
+        settings, field = self.entry.settings, self.entry.field
+        lengths = [len(settings.get(key) or [0]) for key in ('mean', 'std')]
+        normalisation = f'{field} has a mean of {lengths[0]} and a std of {lengths[1]} values'
+        color = _COLOR_TYPES.get(wanted, 'unchanged')
+        values = f'{wanted} value{"s" * (wanted > 1)}'
+        # What may be changed: the settings to try, what is found there now, what to set.
+        choices: list[tuple[dict[str, Any], str, str]] = [
+            (
+                dict(channels=wanted),
+                '',
+                f"color_type='{color}' of LoadImageFromFile (or other files)",
+            ),
+            (_normalisation(wanted), normalisation, f'mean and std of {values}'),
+            (_normalisation(1), normalisation, 'mean and std of 1 value, or None'),
+            *(
+                ({key: False}, f'{field}.{key}=True', f'{key}=False')
+                for key in _CONVERSIONS
+                if settings.get(key)
+            ),
+        ]  # fmt: skip
+        start = dict(channels=wanted if loaded is None else loaded)
+        if loaded in (None, wanted):
+            del choices[0]
+        several = (each for size in (1, 2, 3) for each in combinations(choices, size))
+        for chosen in several:
+            if self.apply(**_merged(start, *(each for each, _, _ in chosen))) == wanted:
+                break
+        else:
+            chosen = ()
+        found = [f'{backbone}={wanted}', *(now for _, now, _ in chosen if now)]
+        if loaded is not None:
+            found.insert(0, f'images of {loaded} channel{"s" * (loaded > 1)}')
+        given = None if loaded is None else self.apply(loaded)
+        otherwise = f', or {backbone}={given}' if given else ''
+        return Problem(
+            where,
+            f'the numbers of channels disagree: {", ".join(found)}',
+            f'set {", ".join(advice for _, _, advice in chosen)}{otherwise}',
+        )
 
 
-def _is_list(value: Any) -> bool:
-    return value is None or (isinstance(value, (list, tuple)) and bool(value))
+def _normalisation(values: int) -> dict[str, Any]:
+    return dict(mean=[0.0] * values, std=[1.0] * values)
 
 
-def _backbones(
-    node: Any, path: str, parents: tuple[Any, ...]
-) -> Iterator[tuple[str, int, tuple[Any, ...]]]:
-    """Yield field and channels of every CloFormer, and the settings of the models around it."""
-    if isinstance(node, (list, tuple)):
-        node = dict(enumerate(node))
-    if not isinstance(node, Mapping):
-        return
-    if type_name(node.get('type')) == 'CloFormer':
-        channels = node.get('in_channels', 3)
-        if isinstance(channels, int) and channels > 0:
-            yield f'{path}.in_channels', channels, parents
-        return
-    around = (*parents, node) if 'type' in node else parents
-    for key, child in node.items():
-        yield from _backbones(child, f'{path}.{key}', around)
+def _merged(*several: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for each in several for key, value in each.items()}
 
 
-def _pipelines(dataset: Any, after: Sequence[Any] = ()) -> Iterator[list[Any]]:
-    """Yield the steps that the images of each data set pass, those of wrappers included."""
-    if not isinstance(dataset, Mapping):
-        return
-    steps = [*(dataset.get('pipeline') or ()), *after]
-    inner = [*(dataset.get('datasets') or ()), dataset.get('dataset')]
-    if inner == [None]:
-        yield steps
-    for each in inner:
-        yield from _pipelines(each, steps)
+def _backbones(view: ConfigView) -> Iterator[tuple[str, int]]:
+    """Yield field and channels of every CloFormer inside of the hosts' own models."""
+    for node in view.parts(CloFormer):
+        channels = node.value.get('in_channels', 3)
+        around = [view.entry(each, '', 'MODELS') for each in node.parents]
+        if are_in_hosts(around) and isinstance(channels, int) and channels > 0:
+            yield f'{node.field}.in_channels', channels
 
 
-def _loaded_channels(steps: Sequence[Any]) -> int | None:
+def _loaded_channels(view: ConfigView, steps: Sequence[Entry]) -> int | None:
     """Return the channels of the images that leave a pipeline, or None if that is not known."""
-    if not all(isinstance(step, Mapping) and 'type' in step for step in steps):
+    if not steps or steps[0].kind is not LoadImageFromFile or not are_in_hosts(steps):
         return None
-    names = [type_name(step['type']) for step in steps]
-    loaders = [name for name in names if name.startswith('Load') and 'Annotation' not in name]
-    if loaders != ['LoadImageFromFile'] or names[0] != loaders[0]:
-        return None
-    loader = steps[0]
+    loader = steps[0].settings
     color = loader.get('color_type', 'color')
     if loader.get('imdecode_backend') == 'tifffile' or not isinstance(color, str):
         return None
-    channels = {'color': 3, 'grayscale': 1}.get(color.removesuffix('_ignore_orientation'))
-    for name, step in zip(names, steps):
-        if name in _CHANGING or (name == 'RandomGrayscale' and not step.get('keep_channels')):
-            return None
-        if name == 'RGB2Gray':
-            channels = step.get('out_channels') or 3
-    return channels
-
-
-def are_hosts(settings: Sequence[Any], scope: str, package: str, registry: str) -> bool:
-    """Return whether all classes are the hosts' own, and no step holds others.
-
-    Args:
-        settings: Configs with a `type` each.
-        scope: The host.
-        package: The host's package that registers the classes.
-        registry: Name of the registry.
-    """
-    import_module(f'{scope}.{package}')
-    classes = [find_class(each['type'], scope, registry) for each in settings]
-    modules = {getattr(each, '__module__', '').partition('.')[0] for each in classes}
-    return modules <= {*_HOST_PACKAGES} and not any('transforms' in each for each in settings)
-
-
-def _describe(
-    where: str, loaded: int | None, preprocessor: _Preprocessor, field: str, wanted: int
-) -> str:
-    field_of = preprocessor.field
-    found = [f'{field}={wanted}']
-    if loaded is not None:
-        found.insert(0, f'{where}.pipeline loads images of {loaded} channel{"s" * (loaded > 1)}')
-    changes = []
-    if loaded not in (None, wanted):
-        color = _COLOR_TYPES.get(wanted, 'unchanged')
-        changes.append(f"color_type='{color}' of LoadImageFromFile (or other files)")
-    values = {preprocessor.mean, preprocessor.std}
-    if values - {1, wanted} or not (preprocessor.any_number or values <= {1, 3}):
-        found.append(
-            f'{field_of} has a mean of {preprocessor.mean} and a std of {preprocessor.std} values'
-        )
-        if preprocessor.any_number or wanted == 3:
-            changes.append(f'mean and std of {wanted} value{"s" * (wanted > 1)}')
-        else:
-            changes.append('mean and std of 1 value, or None')
-    if preprocessor.converts and not preprocessor.careful and wanted != 3:
-        found.append(f'{field_of}.{preprocessor.converts}=True')
-        changes.append(f'{preprocessor.converts}=False')
-    given = None if loaded is None else preprocessor.apply(loaded)
-    otherwise = f', or {field}={given}' if given else ''
-    return (
-        f'the numbers of channels disagree: {", ".join(found)}; set {", ".join(changes)}{otherwise}'
-    )
+    changing = {view.resolve(f'{view.host}.{name}', 'TRANSFORMS') for name in _CHANGING}
+    changing |= {LoadImageFromFile, RandomGrayscale}
+    if any(step.kind in changing for step in steps[1:]):
+        return None
+    return {'color': 3, 'grayscale': 1}.get(color.removesuffix('_ignore_orientation'))

@@ -5,13 +5,13 @@ from inspect import signature
 from os.path import expanduser
 from typing import Any, NamedTuple
 
-from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
+from ..config import ConfigView, Entry
 from ..errors import join_first
-from .fields import find_class
 from .folders import Folders, find_folders, hidden_problems, misnamed
 from .heads import head_numbers
+from .problem import Problem
 
 
 class Classes(NamedTuple):
@@ -41,34 +41,35 @@ class Classes(NamedTuple):
         return len(self.names) if self.names else None
 
 
-def read_classes(
-    cfg: Config, field: str, dataset: Mapping[str, Any]
-) -> tuple[list[str], Classes | None]:
+def read_classes(view: ConfigView, dataset: Entry) -> tuple[list[Problem], Classes | None]:
     """Read the classes of a data set.
 
     Args:
-        cfg: The whole config.
-        field: Name of the field with the data set's config.
-        dataset: Config of the data set, not of a wrapper.
+        view: The config.
+        dataset: The data set, not a wrapper.
 
     Returns:
         What is wrong with the names in themselves, and the classes, or None if they are not listed
         as the hosts' own data sets list them.
     """
-    kind = find_class(dataset.get('type'), cfg.default_scope, 'DATASETS')
-    if not _lists_classes(kind):
+    if not dataset.is_a(BaseDataset):
         return [], None
-    classifier = cfg.default_scope == 'mmpretrain'
-    metainfo = dataset.get('metainfo') or {}
+    field, settings, kind = dataset
+    classifier = view.host == 'mmpretrain'
+    metainfo = settings.get('metainfo') or {}
     if not isinstance(metainfo, Mapping):
-        return [f'{field}.metainfo is {metainfo!r}; write dict(classes=(...))'], None
+        advice = 'write dict(classes=(...))'
+        return [Problem(f'{field}.metainfo', f'is {metainfo!r}', advice)], None
     given = dict(metainfo)
     source = f'{field}.metainfo.classes'
     for key in given:
         if key.lower() == 'classes' and 'classes' not in given:
-            return [f'{field}.metainfo.{key} is not read by the host; write {source}'], None
-    if classifier and 'classes' not in given and dataset.get('classes') is not None:
-        source, given['classes'] = f'{field}.classes', dataset['classes']
+            unread = Problem(
+                f'{field}.metainfo.{key}', 'the host does not read it', f'write {source}'
+            )
+            return [unread], None
+    if classifier and 'classes' not in given and settings.get('classes') is not None:
+        source, given['classes'] = f'{field}.classes', settings['classes']
         if isinstance(given['classes'], str):
             given['classes'] = expanduser(given['classes'])
     try:
@@ -78,10 +79,10 @@ def read_classes(
     names = metainfo.get('classes')
     if isinstance(names, str):
         advice = 'put it there' if '/' in names else f'write a tuple: ({names!r},)'
-        return [f'{source} is the string {names!r}, and no file of names; {advice}'], None
+        return [Problem(source, f'is the string {names!r}, and no file of names', advice)], None
     if names is not None and not isinstance(names, (list, tuple)):
-        return [f'{source} is {names}; write a tuple of names'], None
-    folders = find_folders(kind, dataset) if classifier else None
+        return [Problem(source, f'is {names}', 'write a tuple of names')], None
+    folders = find_folders(view, dataset) if classifier else None
     classes = Classes(
         field,
         kind,
@@ -90,21 +91,17 @@ def read_classes(
         len(metainfo.get('thing_classes', names or ())),
         folders,
     )
-    problems: list[str] = []
-    if cfg.default_scope == 'mmseg' and names:
-        problems += _selection_problems(classes, metainfo, bool([*head_numbers(cfg)]))
+    problems: list[Problem] = []
+    if view.host == 'mmseg' and names:
+        problems += _selection_problems(classes, metainfo, bool([*head_numbers(view)]))
     if folders:
         problems += _folder_problems(classes, folders, source)
     return problems, classes
 
 
-def _lists_classes(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseDataset)
-
-
 def _selection_problems(
     classes: Classes, metainfo: Mapping[str, Any], has_heads: bool
-) -> Iterator[str]:
+) -> Iterator[Problem]:
     """Yield why mmseg cannot select these classes from those of the data set's type."""
     from mmseg.datasets import BaseSegDataset
 
@@ -120,25 +117,29 @@ def _selection_problems(
             if key in defaults and parameter.default != defaults[key].default
         ]
         also = f', with {", ".join(differing)} if your files are like its files' * bool(differing)
-        yield (
-            f'{field}.type is {kind.__name__}, which takes only a selection of its own '
-            f'{len(fixed)} classes, but {field}.metainfo.classes has {join_first(foreign)}; '
-            f"set the type to 'BaseSegDataset'{also}"
+        yield Problem(
+            f'{field}.type',
+            f'is {kind.__name__}, which takes only a selection of its own {len(fixed)} classes, '
+            f'but {field}.metainfo.classes has {join_first(foreign)}',
+            f"set the type to 'BaseSegDataset'{also}",
         )
     elif len(palette) not in (0, len(names)) and not selected:
-        yield (
-            f'{field}.metainfo.palette has {len(palette)} colours, but there are {len(names)} '
-            'classes; give one colour per class, or leave it out'
+        yield Problem(
+            f'{field}.metainfo.palette',
+            f'has {len(palette)} colours, but there are {len(names)} classes',
+            'give one colour per class, or leave it out',
         )
     if len(names) == 1 and has_heads:
         advice = 'select two or more' if fixed else f'write {("background", names[0])}'
-        yield (
-            f'{field}.metainfo.classes has only {names[0]}, but a segmentor predicts one of at '
-            f'least two classes, the first of which has the label 0; {advice}'
+        yield Problem(
+            f'{field}.metainfo.classes',
+            f'has only {names[0]}, but a segmentor predicts one of at least two classes, the '
+            'first of which has the label 0',
+            advice,
         )
 
 
-def _folder_problems(classes: Classes, folders: Folders, source: str) -> Iterator[str]:
+def _folder_problems(classes: Classes, folders: Folders, source: str) -> Iterator[Problem]:
     """Yield how the names in the config differ from the class folders."""
     yield from hidden_problems(folders, classes.field)
     names, count = classes.names, len(folders.names)
@@ -147,12 +148,16 @@ def _folder_problems(classes: Classes, folders: Folders, source: str) -> Iterato
     advice = str(folders.names) if 1 < count <= 10 else 'one name per folder, in sorted order'
     if len(names) != count:
         given = 'has' if classes.own else f'is not set, so the type {classes.kind.__name__} gives'
-        yield (
-            f'{source} {given} {len(names)} names, but {folders.root} has {count} class folders '
-            f'({join_first(folders.names)}); set it to {advice}'
+        yield Problem(
+            source,
+            f'{given} {len(names)} names, but {folders.root} has {count} class folders '
+            f'({join_first(folders.names)})',
+            f'set it to {advice}',
         )
     elif classes.own and (label := misnamed(names, folders)) is not None:
-        yield (
-            f'{source} gives the folder {folders.names[label]} of {folders.root} the name '
-            f'{names[label]}: the host numbers folders in sorted order; set it to {advice}'
+        yield Problem(
+            source,
+            f'gives the folder {folders.names[label]} of {folders.root} the name {names[label]}: '
+            'the host numbers folders in sorted order',
+            f'set it to {advice}',
         )

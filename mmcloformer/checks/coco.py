@@ -13,10 +13,10 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ..config import ConfigView
 from ..errors import join_first
 from .annotations import box_problem, by_problem, size_problems
 from .class_names import read_classes
-from .fields import leaf_fields
 from .learnable import box_problems, box_warnings
 from .left_out import filtered_images
 from .text import decode_text, mark_problem
@@ -51,8 +51,8 @@ def coco_problems(cfg: Config, splits: Sequence[str]) -> Iterator[str]:
     """
     if cfg.get('default_scope') == 'mmdet':
         for split in splits:
-            for _, dataset in leaf_fields(cfg, split):
-                yield from dataset_problems(cfg, split, dataset)
+            for found in ConfigView(cfg).datasets(split):
+                yield from dataset_problems(cfg, split, found.entry.settings)
 
 
 def dataset_problems(
@@ -74,7 +74,8 @@ def dataset_problems(
     from mmdet.datasets import CocoDataset
 
     where = f'{split}_dataloader.dataset'
-    _, found = read_classes(cfg, where, dataset)
+    view = ConfigView(cfg)
+    _, found = read_classes(view, view.entry(dataset, where, 'DATASETS'))
     if found is None or not found.names:  # Some data sets read the names from a file of their own.
         return
     kind, classes = found.kind, found.names

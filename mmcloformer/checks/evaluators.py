@@ -7,9 +7,9 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ..config import ConfigView, Entry
 from ..errors import DataError, join_first
 from .coco import parse_without_polygons
-from .fields import evaluator_fields, find_class
 
 
 def check_evaluators(cfg: Config, splits: Sequence[str]) -> None:
@@ -39,20 +39,23 @@ def evaluator_misfits(cfg: Config, split: str) -> Iterator[str]:
         split: `train`, `val` or `test`. Datasets in wrappers and files on other back ends are
             left to the host.
     """
-    dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}
-    if cfg.get('default_scope') != 'mmdet' or not _is_coco(dataset):
+    view = ConfigView(cfg)
+    field = f'{split}_dataloader.dataset'
+    entry = view.entry(view.loader(split).get('dataset'), field, 'DATASETS')
+    dataset = entry.settings
+    if view.host != 'mmdet' or not _is_coco(entry):
         return
     loaded = os.path.join(dataset.get('data_root') or '', dataset.get('ann_file') or '')
-    for name, evaluator in evaluator_fields(cfg, split):
+    for evaluator in view.evaluators(split):
         file = _scored_file(evaluator)
         remote = '://' in f'{file}{loaded}' or dataset.get('backend_args')
         if not file or remote or os.path.realpath(file) == os.path.realpath(loaded):
             continue
         if not (os.path.isfile(file) and os.path.isfile(loaded)):
             continue  # `check_present` names it.
-        field = f'{name}.ann_file'
+        field = f'{evaluator.field}.ann_file'
         try:
-            problem = _misfit(_read(loaded), _read(file), dataset)
+            problem = _misfit(_read(loaded), _read(file), entry)
         except (ValueError, KeyError, TypeError, AttributeError):  # Other checks say why.
             continue
         if problem:
@@ -63,20 +66,19 @@ def evaluator_misfits(cfg: Config, split: str) -> Iterator[str]:
             )
 
 
-def _is_coco(dataset: Mapping[str, Any]) -> bool:
+def _is_coco(dataset: Entry) -> bool:
     from mmdet.datasets import CocoDataset
 
-    kind = find_class(dataset.get('type'), 'mmdet', 'DATASETS')
-    return isinstance(kind, type) and issubclass(kind, CocoDataset)
+    return dataset.is_a(CocoDataset)
 
 
-def _scored_file(evaluator: Mapping[str, Any]) -> str | None:
+def _scored_file(evaluator: Entry) -> str | None:
     """Return the annotation file that an evaluator compares with by image id, or None."""
     from mmdet.evaluation import CocoMetric, CocoPanopticMetric
 
-    kind, file = find_class(evaluator.get('type'), 'mmdet', 'METRICS'), evaluator.get('ann_file')
-    by_id = isinstance(kind, type) and issubclass(kind, (CocoMetric, CocoPanopticMetric))
-    scored = by_id and not evaluator.get('format_only') and not evaluator.get('backend_args')
+    settings, file = evaluator.settings, evaluator.settings.get('ann_file')
+    by_id = evaluator.is_a(CocoMetric, CocoPanopticMetric)
+    scored = by_id and not settings.get('format_only') and not settings.get('backend_args')
     return file if scored and isinstance(file, str) else None
 
 
@@ -84,7 +86,8 @@ def _read(file: str) -> Any:
     return parse_without_polygons(Path(file).read_text(encoding='utf-8-sig'))
 
 
-def _misfit(loaded: Any, scored: Any, dataset: Mapping[str, Any]) -> str | None:
+def _misfit(loaded: Any, scored: Any, entry: Entry) -> str | None:
+    dataset = entry.settings
     predicted = {image['id']: image for image in loaded['images']}
     known = {image['id']: image for image in scored['images']}
     absent = [each for each in predicted if each not in known]
@@ -117,7 +120,7 @@ def _misfit(loaded: Any, scored: Any, dataset: Mapping[str, Any]) -> str | None:
             f"the evaluator's file has {len(missed)} more images with objects (image_id "
             f'{join_first(missed)}), which are never predicted and count as missed'
         )
-    return _class_misfit(scored, dataset)
+    return _class_misfit(scored, entry)
 
 
 def _boxes(content: Any) -> dict[Any, list[str]]:
@@ -132,9 +135,9 @@ def _stem(image: Mapping[str, Any]) -> str:
     return Path(image.get('file_name', '').replace('\\', '/')).stem
 
 
-def _class_misfit(scored: Any, dataset: Mapping[str, Any]) -> str | None:
-    kind = find_class(dataset['type'], 'mmdet', 'DATASETS')
-    classes = kind._load_metainfo(dataset.get('metainfo')).get('classes', ())
+def _class_misfit(scored: Any, dataset: Entry) -> str | None:
+    kind = dataset.kind
+    classes = kind._load_metainfo(dataset.settings.get('metainfo')).get('classes', ())
     names = [category['name'] for category in scored.get('categories', [])]
     if 'thing_classes' in kind.METAINFO or not names or isinstance(classes, str):
         return None

@@ -15,18 +15,19 @@ from rich.console import Console
 from rich.progress import track
 from torch.utils.data import DataLoader, Dataset
 
+from ..config import ConfigView, are_in_hosts
 from ..errors import ConfigError, DataError
 from .annotations import annotation_problems, evaluator_problems
-from .channels import are_hosts, channel_problems, first_image_problems
+from .channels import channel_problems, first_image_problems
 from .classes import class_problems
 from .coco import dataset_problems
 from .evaluators import evaluator_misfits
-from .fields import leaf_datasets
 from .heads import head_numbers
 from .learnable import UNITS, absent_classes, unlearnable
 from .left_out import filtered_samples, left_out_files, unused_folder
 from .lists import list_problems
 from .presence import check_present
+from .problem import Problem, render
 from .sample import sample_problems
 from .schedule import epoch_samples, schedule_problems
 
@@ -77,8 +78,9 @@ def check_dataset(cfg: Config, workers: int) -> Findings:
     check_present(cfg, tuple(datasets))
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     samples: dict[str, int] = {}
-    misfits = [*class_problems(cfg, tuple(datasets))]
-    problems = [*channel_problems(cfg, tuple(datasets)), *misfits]
+    view = ConfigView(cfg)
+    misfits = [*class_problems(view, tuple(datasets))]
+    problems = render([*channel_problems(view, tuple(datasets)), *misfits])
     warnings: list[str] = []
     for split, dataset in datasets.items():
         problems += _split_problems(cfg, split, dataset, workers, samples, misfits, warnings)
@@ -98,16 +100,15 @@ def _split_problems(
     dataset: Mapping[str, Any],
     workers: int,
     samples: dict[str, int],
-    class_misfits: list[str],
+    class_misfits: list[Problem],
     warnings: list[str],
 ) -> Iterator[str]:
     """Examine one split, and count its samples."""
     detection = cfg.get('default_scope') == 'mmdet'
-    misfit_of_classes = any(
-        misfit.startswith(f'{split}_dataloader') or f'({split}_dataloader' in misfit
-        for misfit in class_misfits
-    )
-    leaves = list(leaf_datasets(dataset))
+    view = ConfigView(cfg)
+    loader = f'{split}_dataloader.'
+    misfit_of_classes = any(misfit.field.startswith(loader) for misfit in class_misfits)
+    leaves = [each.entry.settings for each in view.datasets(split)]
     built = []
     explained = misfit_of_classes
     for leaf in leaves:
@@ -139,10 +140,10 @@ def _split_problems(
     for each in built:
         found = [*_examine(each, _num_classes(cfg, each), workers, split, counts)]
         # The whole pipeline runs on good files only: a bad mask can take all memory.
-        yield from found or first_image_problems(cfg, split, each)
+        yield from found or render(first_image_problems(view, split, each))
     samples[split] = sum(map(len, built))
     scope = cfg.get('default_scope')
-    names = _class_names(cfg, built[0]) if built and _labels_are_used(cfg, leaves) else None
+    names = _class_names(cfg, built[0]) if built and _labels_are_used(view, split) else None
     if names:
         partial = any(each._indices is not None for each in built)
         unusable = [*unlearnable(scope, split, counts, len(names), partial)]
@@ -154,15 +155,13 @@ def _split_problems(
         yield from evaluator_problems(cfg, split)
 
 
-def _labels_are_used(cfg: Config, leaves: list[Mapping[str, Any]]) -> bool:
+def _labels_are_used(view: ConfigView, split: str) -> bool:
     """Return whether a model learns the labels that the loading steps give."""
-    scope = cfg.get('default_scope')
-    if scope == 'mmpretrain':
-        return bool([*head_numbers(cfg)])  # Pre-training without labels has no such head.
-    if scope == 'mmseg':  # A step of the user's own may change them.
-        pipelines = (leaf.get('pipeline') or [] for leaf in leaves)
-        return all(are_hosts(steps, scope, 'datasets', 'TRANSFORMS') for steps in pipelines)
-    return scope in UNITS
+    if view.host == 'mmpretrain':
+        return bool([*head_numbers(view)])  # Pre-training without labels has no such head.
+    if view.host == 'mmseg':  # A step of the user's own may change them.
+        return all(are_in_hosts(each.steps) for each in view.datasets(split))
+    return view.host in UNITS
 
 
 def _build(leaf: Mapping[str, Any]) -> Any:
@@ -183,7 +182,7 @@ def _num_classes(cfg: Config, dataset: BaseDataset) -> int | None:
     if cfg.get('default_scope') == 'mmdet':
         return None
     classes = dataset.metainfo.get('classes')
-    numbers = [number.classes for number in head_numbers(cfg)]
+    numbers = [number.classes for number in head_numbers(ConfigView(cfg))]
     return min([*numbers, len(classes)] if classes else numbers, default=None)
 
 

@@ -1,11 +1,13 @@
 """Finds the class folders of mmpretrain's `CustomDataset`, which numbers them in sorted order."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..config import ConfigView, Entry
 from ..errors import join_first
+from .problem import Problem
 
 
 class Folders(NamedTuple):
@@ -24,28 +26,24 @@ class Folders(NamedTuple):
     hidden: tuple[str, ...]
 
 
-def find_folders(kind: type, dataset: Mapping[str, Any]) -> Folders | None:
+def find_folders(view: ConfigView, dataset: Entry) -> Folders | None:
     """Find the class folders of a data set, or return None if its labels come from elsewhere.
 
     Args:
-        kind: Class of the data set.
-        dataset: Config of the data set, not a wrapper's.
+        view: The config.
+        dataset: The data set, not a wrapper.
     """
     from mmpretrain.datasets import CustomDataset
 
     methods = ('load_data_list', '_find_samples')
-    remote = any('://' in str(dataset.get(key)) for key in ('data_root', 'data_prefix', 'ann_file'))
-    if remote or not issubclass(kind, CustomDataset):
+    keys = ('data_root', 'data_prefix', 'ann_file')
+    remote = any('://' in str(dataset.settings.get(key)) for key in keys)
+    if remote or not dataset.is_a(CustomDataset):
         return None
-    if any(getattr(kind, name) is not getattr(CustomDataset, name) for name in methods):
+    if any(getattr(dataset.kind, name) is not getattr(CustomDataset, name) for name in methods):
         return None
-    # mmengine adds `_scope_` to what a config inherits from a host.
-    left_out = ('type', 'pipeline', '_scope_')
-    settings = {key: value for key, value in dataset.items() if key not in left_out}
-    settings |= dict(metainfo=None, classes=None, lazy_init=True)
-    try:
-        built = kind(**settings)
-    except Exception:  # Any error of the host is reported when it builds the data set.
+    built: Any = view.build_lazily(dataset)
+    if built is None:
         return None
     if built.ann_file or not built.with_label or not os.path.isdir(built.img_prefix):
         return None
@@ -57,7 +55,7 @@ def find_folders(kind: type, dataset: Mapping[str, Any]) -> Folders | None:
     return Folders(root, shown, frozenset(filled), hidden) if names else None
 
 
-def hidden_problems(folders: Folders, field: str) -> Iterator[str]:
+def hidden_problems(folders: Folders, field: str) -> Iterator[Problem]:
     """Yield the hidden folders, such as `.ipynb_checkpoints`.
 
     Args:
@@ -65,13 +63,16 @@ def hidden_problems(folders: Folders, field: str) -> Iterator[str]:
         field: Name of the field with the data set's config.
     """
     for name in folders.hidden:
-        yield (
-            f'{Path(folders.root, name)} ({field}) is a hidden folder, but the host takes it for a '
-            'class, which changes the labels of the others; remove it'
+        yield Problem(
+            field,
+            'a hidden folder, which the host takes for a class; that changes the labels of the '
+            'others',
+            'remove it',
+            str(Path(folders.root, name)),
         )
 
 
-def shift_problem(folders: Folders, trained: Folders, field: str) -> str | None:
+def shift_problem(folders: Folders, trained: Folders, field: str) -> Problem | None:
     """Return which classes of a data set have another label in the training set.
 
     Args:
@@ -80,7 +81,7 @@ def shift_problem(folders: Folders, trained: Folders, field: str) -> str | None:
         field: Name of the field with the data set's config.
 
     Returns:
-        The reason and what to do, or None. Empty folders that change no label do no harm.
+        The problem, or None. Empty folders that change no label do no harm.
     """
     labels = {name: label for label, name in enumerate(trained.names)}
     for label, name in enumerate(folders.names):
@@ -91,11 +92,12 @@ def shift_problem(folders: Folders, trained: Folders, field: str) -> str | None:
                 for one, other in ((folders, trained), (trained, folders))
                 if (only := [each for each in one.names if each not in other.names])
             ]
-            return (
-                f'{folders.root} ({field}) holds other class folders than {trained.root}; labels '
-                f'are positions in sorted order, so {name} has the label {label} there and '
-                f'{known} in training. {"; ".join(differences)}. Rename or remove these, or add '
-                'an empty folder where one has no images'
+            return Problem(
+                field,
+                f'{folders.root} holds other class folders than {trained.root}. Labels are '
+                f'positions in sorted order, so {name} has the label {label} there and {known} in '
+                f'training. {"; ".join(differences)}',
+                'rename or remove these, or add an empty folder where one has no images',
             )
     return None
 

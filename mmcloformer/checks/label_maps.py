@@ -7,8 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from .channels import are_hosts
-from .fields import leaf_datasets
+from ..config import ConfigView, are_in_hosts
 from .heads import head_numbers
 from .learnable import IGNORED, class_counts, unlearnable
 from .left_out import build_dataset
@@ -33,8 +32,9 @@ def label_map_problems(cfg: Config, splits: Sequence[str]) -> Iterator[str]:
     counts: Counter[int] = Counter()
     read, partial = 0, False
     try:
-        for leaf in leaf_datasets(loader.get('dataset')):
-            if not are_hosts(leaf['pipeline'], 'mmseg', 'datasets', 'TRANSFORMS'):
+        for found in ConfigView(cfg).datasets('train'):
+            leaf = found.entry.settings
+            if not are_in_hosts(found.steps):
                 return  # A step of the user's own may change the labels.
             dataset = build_dataset('mmseg', leaf, pipeline=[], serialize_data=False)
             load = _loading_step(leaf['pipeline'])
@@ -46,7 +46,7 @@ def label_map_problems(cfg: Config, splits: Sequence[str]) -> Iterator[str]:
                 if len(counts.keys() - {IGNORED}) > 1 or read == _MOST:
                     return
         classes = len(dataset.metainfo.get('classes') or ())
-        number = classes or max(each.classes for each in head_numbers(cfg))
+        number = classes or max(each.classes for each in head_numbers(ConfigView(cfg)))
     except Exception:  # Whatever cannot be read is another check's.
         return
     yield from unlearnable('mmseg', 'train', counts, number, partial)

@@ -10,7 +10,7 @@ from mmengine import fileio
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
-from .fields import find_class
+from ..config import ConfigView
 
 # fmt: off
 IMAGE_SUFFIXES = {
@@ -56,7 +56,8 @@ def build_dataset(scope: str, leaf: Mapping[str, Any], **settings: Any) -> Any:
     """
     fields = dict(leaf, **settings)
     fields.pop('_scope_', None)  # mmengine adds it to configs of a host's own.
-    return find_class(fields.pop('type'), scope, 'DATASETS')(**fields)
+    view = ConfigView(Config(dict(default_scope=scope)))
+    return view.resolve(fields.pop('type'), 'DATASETS')(**fields)
 
 
 def filtered_images(

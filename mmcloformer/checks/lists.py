@@ -12,8 +12,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ..config import ConfigView
 from ..errors import DataError
-from .fields import evaluator_fields, find_class, leaf_fields
 from .text import decode_text, mark_problem
 
 _HOSTS = ('mmdet', 'mmpretrain', 'mmseg')
@@ -36,11 +36,11 @@ def check_lists(cfg: Config, splits: Sequence[str]) -> None:
     """
     problems: list[str] = []
     for split in splits:
-        for _, dataset in leaf_fields(cfg, split):
-            problems += list_problems(cfg, split, dataset)
-        for _, evaluator in evaluator_fields(cfg, split):
-            if str(evaluator.get('type')).endswith(_COCO_READERS):
-                file = evaluator.get('ann_file')
+        for found in ConfigView(cfg).datasets(split):
+            problems += list_problems(cfg, split, found.entry.settings)
+        for evaluator in ConfigView(cfg).evaluators(split):
+            if str(evaluator.settings.get('type')).endswith(_COCO_READERS):
+                file = evaluator.settings.get('ann_file')
                 problems += _encoding_problems(file, f'{split}_evaluator.ann_file')
     if problems:
         listed = '\n'.join(f'  {problem}' for problem in problems)
@@ -77,7 +77,7 @@ def _is_hosts(cfg: Config, dataset: Mapping[str, Any]) -> bool:
     """Return whether a host's own code lists the samples of a dataset."""
     kind, scope = dataset.get('type'), cfg.get('default_scope')
     if scope in _HOSTS:
-        kind = find_class(kind, scope, 'DATASETS')
+        kind = ConfigView(cfg).resolve(kind, 'DATASETS')
     method = getattr(kind, 'load_data_list', None)
     return getattr(method, '__module__', '').partition('.')[0] in (*_HOSTS, 'mmengine')
 

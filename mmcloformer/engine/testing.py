@@ -12,7 +12,8 @@ from mmengine.hooks import Hook, LoggerHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ..checks.fields import type_name
+from ..config import HOSTS, ConfigView
+from ..errors import ConfigError
 from ..models.bfloat16 import replace_backbones
 
 # The visualization hook of each host, and the class that takes its place.
@@ -116,13 +117,16 @@ def draw_predictions(cfg: Config, folder: str) -> None:
         folder: Folder for the pictures; a relative one is put into the folder of the run, as
             mmdet does.
     """
-    scope = cfg.default_scope
+    view = ConfigView(cfg)
+    scope = view.host
+    if scope is None:
+        raise ConfigError(f'--show-dir needs a config of one of {", ".join(HOSTS)}')
     host, replacement = _VISUALIZATION[scope]
     if cfg.get('default_hooks') is None:
         cfg.default_hooks = ConfigDict()
     hook = cfg.default_hooks.get('visualization') or ConfigDict(type=host)
     cfg.default_hooks.visualization = hook
-    is_hosts = type_name(hook.type) == host
+    is_hosts = view.resolve(hook, 'HOOKS') is view.resolve(f'{scope}.{host}', 'HOOKS')
     if is_hosts:
         import_module(f'.drawing.{scope}', __package__)  # Registers the replacement.
         hook.type = replacement

@@ -143,10 +143,7 @@ def test_classes_that_do_not_fit_are_listed_too(detector):
     cfg, _ = detector
     cfg.model.bbox_head.num_classes = 3
     _, problems, _ = check_dataset(cfg, workers=0)
-    assert problems == [
-        'model.bbox_head.num_classes is 3, but train_dataloader.dataset has 4 classes '
-        '(ring, square, star, triangle); set it to 4'
-    ]
+    assert [problem.partition(':')[0] for problem in problems] == ['model.bbox_head.num_classes']
 
 
 def test_data_that_are_not_there(detector):

@@ -5,6 +5,15 @@ from mmengine.config import Config
 
 from mmcloformer.checks.classes import class_problems
 from mmcloformer.checks.heads import head_numbers, number_problems
+from mmcloformer.config import ConfigView
+from tests.spelling import SPELLINGS, spell
+
+HEADS = dict(mmdet='RetinaHead', mmseg='FCNHead', mmpretrain='LinearClsHead')
+FIELDS = dict(mmdet='bbox_head', mmseg='decode_head', mmpretrain='head')
+
+
+def config(host, **parts):
+    return Config(dict(default_scope=host, model=parts))
 
 
 def classifier(head, **fields):
@@ -13,20 +22,36 @@ def classifier(head, **fields):
 
 
 def found(cfg, count, splits=('val',)):
-    return list(number_problems(cfg, splits, [count], 'REASON'))
+    """The field of each problem, and the value to set."""
+    problems = number_problems(ConfigView(cfg), splits, [count], 'REASON')
+    return [(each.field, each.remedy.removeprefix('set it to ')) for each in problems]
+
+
+@pytest.mark.parametrize('spelling', SPELLINGS)
+@pytest.mark.parametrize('host', HEADS)
+def test_a_head_in_every_spelling(host, spelling):
+    head = dict(type=spell(host, 'MODELS', HEADS[host], spelling), num_classes=80)
+    assert found(config(host, **{FIELDS[host]: head}), 4) == [
+        (f'model.{FIELDS[host]}.num_classes', '4')
+    ]
+
+
+@pytest.mark.parametrize('host', HEADS)
+def test_a_subclass_of_the_user_is_a_head(host):
+    own = type('Own', (spell(host, 'MODELS', HEADS[host], 'itself'),), {})
+    assert found(config(host, **{FIELDS[host]: dict(type=own, num_classes=80)}), 4)
 
 
 def test_heads_in_lists_are_found_and_objectness_is_none():
-    heads = dict(bbox_head=[dict(num_classes=4), dict(num_classes=80)])
-    model = dict(
-        rpn_head=dict(num_classes=1),
-        roi_head=heads | dict(semantic_head=dict(num_classes=183)),
-        panoptic_head=dict(num_things_classes=2, num_stuff_classes=2),
+    boxes = [dict(type='Shared2FCBBoxHead', num_classes=number) for number in (4, 80)]
+    semantic = dict(type='FusedSemanticHead', num_classes=183)
+    cfg = config(
+        'mmdet',
+        rpn_head=dict(type='RPNHead', num_classes=1),
+        roi_head=dict(type='CascadeRoIHead', bbox_head=boxes, semantic_head=semantic),
+        panoptic_head=dict(type='PanopticFPNHead', num_things_classes=2, num_stuff_classes=2),
     )
-    cfg = Config(dict(default_scope='mmdet', model=model))
-    assert found(cfg, 4) == [
-        'model.roi_head.bbox_head.1.num_classes is 80, but REASON; set it to 4'
-    ]
+    assert found(cfg, 4) == [('model.roi_head.bbox_head.1.num_classes', '4')]
 
 
 @pytest.mark.parametrize(
@@ -34,6 +59,7 @@ def test_heads_in_lists_are_found_and_objectness_is_none():
     [
         None,
         dict(type='MAEPretrainHead', num_classes=9),
+        dict(type='LinearRegressionHead', num_classes=9),
         dict(type='MultiTaskHead', task_heads=dict(a=dict(type='LinearClsHead', num_classes=9))),
         dict(type='NoSuchHead', num_classes=9),
     ],
@@ -42,7 +68,8 @@ def test_heads_for_other_tasks_than_classes_are_left_alone(head):
     assert not found(classifier(head, val_evaluator=dict(type='Accuracy', topk=5)), 3)
 
 
-def test_every_number_in_a_classifier_is_found():
+@pytest.mark.parametrize('spelling', SPELLINGS)
+def test_every_number_in_a_classifier_is_found(spelling):
     head = dict(
         type='LinearClsHead',
         num_classes=9,
@@ -50,18 +77,20 @@ def test_every_number_in_a_classifier_is_found():
         cal_acc=True,
         topk=5,
     )
+    metric = spell('mmpretrain', 'METRICS', 'Accuracy', spelling)
     cfg = classifier(
         head,
-        val_evaluator=[dict(type='Accuracy', topk=(1, 3, 5)), dict(type='MultiLabelMetric')],
+        val_evaluator=[dict(type=metric, topk=(1, 3, 5)), dict(type='MultiLabelMetric')],
     )
-    cfg.model.data_preprocessor = dict(num_classes=7, to_onehot=True)
+    kind = spell('mmpretrain', 'MODELS', 'ClsDataPreprocessor', spelling)
+    cfg.model.data_preprocessor = dict(type=kind, num_classes=7, to_onehot=True)
     assert found(cfg, 3) == [
-        'model.head.num_classes is 9, but REASON; set it to 3',
-        'model.head.loss.num_classes is 8, but REASON; set it to 3',
-        'model.head.loss.class_weight has 9 values, but REASON; give it 3',
-        'model.data_preprocessor.num_classes is 7, but REASON; set it to 3',
-        'val_evaluator.0.topk is (1, 3, 5), but REASON; set it to (1, 3)',
-        'model.head.topk is 5, but REASON; set it to 1',
+        ('model.head.num_classes', '3'),
+        ('model.head.loss.num_classes', '3'),
+        ('model.head.loss.class_weight', 'give it 3'),
+        ('model.data_preprocessor.num_classes', '3'),
+        ('val_evaluator.0.topk', '(1, 3)'),
+        ('model.head.topk', '1'),
     ]
 
 
@@ -76,7 +105,7 @@ def test_numbers_that_are_not_used_are_left_alone():
 def test_backbones_that_hold_the_last_layer():
     cfg = classifier(dict(type='ClsHead'))
     cfg.model.backbone = dict(type='VGG', num_classes=1000)
-    assert found(cfg, 3) == ['model.backbone.num_classes is 1000, but REASON; set it to 3']
+    assert found(cfg, 3) == [('model.backbone.num_classes', '3')]
     cfg.model.backbone.num_classes = -1
     assert not found(cfg, 3)
 
@@ -84,9 +113,9 @@ def test_backbones_that_hold_the_last_layer():
 def test_features_are_not_taken_for_outputs():
     head = dict(type='Mask2FormerHead', num_classes=5, out_channels=256)
     head['loss_cls'] = dict(class_weight=[1.0] * 5 + [0.1])
-    cfg = Config(dict(default_scope='mmseg', model=dict(decode_head=head)))
+    cfg = config('mmseg', decode_head=head)
     assert not found(cfg, 5)
-    assert found(cfg, 7)[-1].endswith('class_weight has 6 values, but REASON; give it 8')
+    assert found(cfg, 7)[-1] == ('model.decode_head.loss_cls.class_weight', 'give it 8')
 
 
 @pytest.mark.parametrize(
@@ -94,7 +123,6 @@ def test_features_are_not_taken_for_outputs():
     [
         'mmdet::retinanet/retinanet_r50_fpn_1x_coco',
         'mmdet::htc/htc_r50_fpn_1x_coco',
-        'mmdet::cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco',
         'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic',
         'mmdet::panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco',
         'mmdet::grounding_dino/grounding_dino_swin-t_finetune_16xb2_1x_coco',
@@ -115,26 +143,26 @@ def test_features_are_not_taken_for_outputs():
 def test_the_hosts_own_configs_agree(name):
     """So that the check stops nobody's training."""
     cfg = Config.fromstring(f"_base_ = '{name}.py'", '.py')
+    view = ConfigView(cfg)
     for splits in (('train', 'val'), ('test',)):
-        assert not [*class_problems(cfg, splits)]
-    if cfg.default_scope != 'mmpretrain' and 'grounding' not in name:
-        assert [*head_numbers(cfg)]
+        assert not [*class_problems(view, splits)]
+    if view.host != 'mmpretrain' and 'grounding' not in name:
+        assert [*head_numbers(view)]
 
 
 def test_a_single_output_channel_has_the_weight_of_its_positive_class():
     head = dict(type='FCNHead', num_classes=2, out_channels=1)
     head['loss_decode'] = dict(type='CrossEntropyLoss', use_sigmoid=True, class_weight=[3.0])
-    cfg = Config(dict(default_scope='mmseg', model=dict(decode_head=head)))
-    assert not found(cfg, 2)
+    assert not found(config('mmseg', decode_head=head), 2)
 
 
 def test_weights_fit_any_allowed_number_of_classes():
-    head = dict(bbox_head=dict(num_classes=80, loss_cls=dict(class_weight=[1.0] * 81)))
-    cfg = Config(dict(default_scope='mmdet', model=dict(roi_head=head)))
-    assert not list(number_problems(cfg, ('val',), [133, 80], 'REASON'))
+    head = dict(type='RetinaHead', num_classes=80, loss_cls=dict(class_weight=[1.0] * 81))
+    view = ConfigView(config('mmdet', bbox_head=head))
+    assert not list(number_problems(view, ('val',), [133, 80], 'REASON'))
 
 
 def test_the_detector_inside_a_semi_supervised_one():
-    detector = dict(bbox_head=dict(num_classes=80), rpn_head=dict(num_classes=1))
-    cfg = Config(dict(default_scope='mmdet', model=dict(detector=detector)))
-    assert found(cfg, 2) == ['model.detector.bbox_head.num_classes is 80, but REASON; set it to 2']
+    heads = dict(bbox_head=dict(type='RetinaHead', num_classes=80), rpn_head=dict(type='RPNHead'))
+    cfg = config('mmdet', detector=heads)
+    assert found(cfg, 2) == [('model.detector.bbox_head.num_classes', '2')]

@@ -3,9 +3,11 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmcloformer.checks.presence import check_data, check_present
+from mmcloformer.checks.presence import check_data, check_present, missing_files
+from mmcloformer.config import ConfigView
 from mmcloformer.errors import DataError
 from tests.conftest import ROOT
+from tests.spelling import SPELLINGS, spell
 
 
 @pytest.fixture
@@ -17,82 +19,85 @@ def root(tmp_path):
     return tmp_path
 
 
-def config(root, wrap=lambda dataset: dataset):
-    def loader(split):
-        return dict(
-            dataset=wrap(
-                dict(
-                    data_root=str(root),
-                    ann_file=f'annotations/{split}.json',
-                    data_prefix=dict(img=f'{split}/'),
-                )
-            )
-        )
-
-    evaluator = dict(ann_file=f'{root}/annotations/val.json')
-    return Config(
-        dict(
-            train_dataloader=loader('train'), val_dataloader=loader('val'), val_evaluator=evaluator
-        )
-    )
+def dataset(root, split='train', **fields):
+    file, folder = f'annotations/{split}.json', dict(img=f'{split}/')
+    common = dict(type='CocoDataset', data_root=str(root), ann_file=file, data_prefix=folder)
+    return common | fields
 
 
-WRAPPERS = [
-    lambda dataset: dataset,
-    lambda dataset: dict(type='RepeatDataset', times=2, dataset=dataset),
-    lambda dataset: dict(type='ConcatDataset', datasets=[dataset, dataset]),
-]
+def missing(*datasets, scope='mmdet', **fields):
+    """Fields whose files are missing, for a training set or for training and validation sets."""
+    loaders = {
+        f'{split}_dataloader': dict(dataset=each)
+        for split, each in zip(('train', 'val'), datasets, strict=False)
+    }
+    view = ConfigView(Config(dict(default_scope=scope) | loaders | fields))
+    return [problem.field for problem in missing_files(view, ('train', 'val'))]
 
 
-@pytest.mark.parametrize('wrap', WRAPPERS)
-def test_what_is_there_passes_and_what_is_not_is_listed(root, wrap):
-    cfg = config(root, wrap)
-    check_data(cfg, ('train', 'val', 'test'))
+WRAPPERS = {
+    '': lambda dataset: dataset,
+    '.dataset': lambda dataset: dict(type='RepeatDataset', times=2, dataset=dataset),
+    '.datasets.0': lambda dataset: dict(type='ConcatDataset', datasets=[dataset, dataset]),
+}
+
+
+@pytest.mark.parametrize('place', WRAPPERS)
+def test_each_missing_file_is_named_once(root, place):
+    sets = [WRAPPERS[place](dataset(root, split)) for split in ('train', 'val')]
+    assert missing(*sets) == []
     (root / 'annotations' / 'train.json').unlink()
     (root / 'val').rmdir()
-    check_data(cfg, ('test',))
-    with pytest.raises(DataError) as error:
-        check_data(cfg, ('train', 'val'))
-    message = str(error.value)
-    assert f'{root}/annotations/train.json  (train_dataloader.dataset.data_root)' in message
-    assert f'{root}/val  (val_dataloader.dataset.data_root)' in message
-    assert f'{root}/train ' not in message
+    assert missing(*sets) == [
+        f'train_dataloader.dataset{place}.ann_file',
+        f'val_dataloader.dataset{place}.data_prefix',
+    ]
+
+
+def test_a_missing_root_is_one_problem(tmp_path):
+    assert missing(dataset(tmp_path / 'absent')) == ['train_dataloader.dataset.data_root']
 
 
 def test_an_evaluators_own_file(root):
-    cfg = config(root)
-    cfg.val_evaluator = [dict(ann_file=f'{root}/other.json'), dict(type='LoopMetric')]
-    with pytest.raises(DataError, match=r'other\.json  \(val_evaluator\.ann_file\)'):
-        check_data(cfg, ('val',))
+    evaluators = [dict(ann_file=f'{root}/other.json'), dict(type='LoopMetric')]
+    assert missing(val_evaluator=evaluators) == ['val_evaluator.0.ann_file']
 
 
-def test_other_back_ends_and_absolute_paths_are_left_to_the_host(root):
-    cfg = config('s3://bucket/coco')
-    check_data(cfg, ('train', 'val'))
-    cfg = config(root)
-    cfg.train_dataloader.dataset.ann_file = 's3://bucket/elsewhere.json'
-    check_data(cfg, ('train',))
-    cfg.train_dataloader.dataset.ann_file = str(root / 'annotations' / 'val.json')
-    check_data(cfg, ('train',))
+@pytest.mark.parametrize(
+    'fields',
+    [
+        dict(data_root='s3://bucket/coco'),
+        dict(ann_file='s3://bucket/elsewhere.json'),
+        dict(data_root='absent', backend_args=dict(backend='petrel')),
+    ],
+)
+def test_other_back_ends_are_left_to_the_host(root, fields):
+    assert missing(dataset(root, **fields)) == []
 
 
-def test_a_prefix_that_is_a_string(root):
-    """As mmpretrain's data sets have it."""
-    cfg = Config(dict(val_dataloader=dict(dataset=dict(data_root=str(root), data_prefix='val'))))
-    check_data(cfg, ('val',))
-    cfg.val_dataloader.dataset.data_prefix = 'validation'
-    with pytest.raises(DataError, match='validation'):
-        check_data(cfg, ('val',))
+def test_a_root_that_absolute_paths_override_need_not_exist(root):
+    absolute = dict(ann_file=f'{root}/annotations/train.json', data_prefix=dict(img=f'{root}/val'))
+    assert missing(dataset('absent/', **absolute)) == []
+    absolute['data_prefix'] = dict(img='')
+    assert missing(dataset('absent/', **absolute)) == ['train_dataloader.dataset.data_root']
 
 
-def test_a_split_names_its_folder(root):
-    """As mmpretrain's ImageNet has it."""
-    dataset = dict(type='ImageNet', data_root=str(root), split='train')
-    cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
-    check_data(cfg, ('train',))
-    (root / 'train').rmdir()
-    with pytest.raises(DataError, match=f'{root}/train'):
-        check_data(cfg, ('train',))
+@pytest.mark.parametrize('spelling', SPELLINGS)
+@pytest.mark.parametrize(
+    ('name', 'fields', 'field'),
+    [
+        ('CustomDataset', dict(data_prefix='val'), None),
+        ('CustomDataset', dict(data_prefix='validation'), 'data_prefix'),
+        ('ImageNet', dict(split='train'), None),
+        ('ImageNet', dict(split='test'), 'data_prefix'),
+        ('CIFAR10', dict(split='train', data_root='absent'), None),  # Downloads itself.
+        ('CIFAR10', dict(split='train', data_root='absent', download=False), 'data_root'),
+    ],
+)
+def test_the_data_set_itself_says_where_it_looks(root, spelling, name, fields, field):
+    kind = spell('mmpretrain', 'DATASETS', name, spelling)
+    found = missing(dict(type=kind, data_root=str(root)) | fields, scope='mmpretrain')
+    assert found == ([f'train_dataloader.dataset.{field}'] if field else [])
 
 
 @pytest.mark.parametrize('name', ['semantic-fpn_cloformer_xs_ade20k', 'cloformer_xs_imagenet'])
@@ -107,42 +112,8 @@ def test_the_configs_own_data(name, tmp_path, monkeypatch):
         ],
         'mmpretrain': ['data/imagenet/train', 'data/imagenet/val'],
     }[cfg.default_scope]
-    with pytest.raises(DataError) as error:
-        check_data(cfg, ('train', 'val'))
+    with pytest.raises(DataError, match='data_root'):
+        check_present(cfg, ('train', 'val'))
     for folder in folders:
-        assert f'  {folder}  (' in str(error.value)
         Path(folder).mkdir(parents=True)
     check_data(cfg, ('train', 'val'))
-
-
-def test_a_root_that_absolute_paths_override_need_not_exist(tmp_path):
-    file, folder = tmp_path / 'file.json', tmp_path / 'images'
-    file.touch()
-    folder.mkdir()
-    dataset = dict(
-        data_root='absent/', ann_file=str(file), data_prefix=dict(img=str(folder)), type='Any'
-    )
-    cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
-    check_present(cfg, ('train',))
-    dataset['data_prefix'] = dict(img='')
-    with pytest.raises(DataError, match='absent'):
-        check_present(Config(dict(train_dataloader=dict(dataset=dataset))), ('train',))
-
-
-@pytest.mark.parametrize(
-    'dataset',
-    [
-        dict(type='CIFAR10', data_root='absent', split='train'),  # Downloads itself.
-        dict(type='CocoDataset', data_root='absent', backend_args=dict(backend='petrel')),
-    ],
-)
-def test_what_is_not_on_this_machine_is_left_to_the_host(dataset):
-    check_present(Config(dict(train_dataloader=dict(dataset=dataset))), ('train',))
-
-
-def test_only_imagenet_has_a_folder_per_split(tmp_path):
-    dataset = dict(type='CUB', data_root=str(tmp_path), split='train')
-    check_present(Config(dict(train_dataloader=dict(dataset=dataset))), ('train',))
-    cfg = Config(dict(train_dataloader=dict(dataset=dict(dataset, type='ImageNet'))))
-    with pytest.raises(DataError, match=f'{tmp_path}/train'):
-        check_present(cfg, ('train',))
