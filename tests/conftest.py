@@ -17,14 +17,14 @@ from mmengine.runner import set_random_seed
 import mmcloformer  # noqa: F401  (before any host: it puts the ops stand-in in place)
 from mmcloformer.apis.cli import exit_on_user_error
 from mmcloformer.datasets.store import write_shapes
-from tests.hosts import end_workers, forget_visualizers, read_files_once
+from tests.hosts import end_workers, forget_visualizers, shorten_config_handling
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 TOOLS = {path.name: path for path in (ROOT / 'tools').rglob('*.*')}
 REAL_DATA = ROOT.parent / 'shared' / 'data'
 
-read_files_once()
+shorten_config_handling()
 
 
 # Files whose tests call only torch, numpy, image libraries and this package, so that both host

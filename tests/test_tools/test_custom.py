@@ -15,17 +15,29 @@ INSTANCES = 'mask-rcnn_cloformer_xxs'
 SEGMENTOR = 'semantic-fpn_cloformer_xxs'
 CLASSIFIER = 'cloformer_xxs'
 PACKAGED = 'mmcloformer://cloformer_xxs_tiny-imagenet'
-ONCE = ['default_hooks.logger.interval=1', 'train_dataloader.batch_size=2']
+ONCE = [
+    'default_hooks.logger.interval=1', 'train_dataloader.batch_size=2',
+    *(
+        f'{split}_dataloader.{field}'
+        for split in ('train', 'val')
+        for field in ('num_workers=0', 'persistent_workers=False')
+    ),
+]  # fmt: skip
 FEW = ['train_dataloader.dataset.indices=4', 'val_dataloader.dataset.indices=2']
 COCO = [
     *ONCE, *FEW, 'train_cfg.max_epochs=1', 'param_scheduler=[]',
     'train_dataloader.dataset.pipeline.2.scale=(128,128)',
     'val_dataloader.dataset.pipeline.1.scale=(128,128)',
 ]  # fmt: skip
+RPN = [
+    f'model.{split}.{field}'
+    for split in ('train_cfg.rpn_proposal', 'test_cfg.rpn')
+    for field in ('nms_pre=50', 'max_per_img=10')
+]
 # An untrained head finds nothing at the usual threshold.
 SMALL = {
     DETECTOR: [*COCO, 'model.test_cfg.score_thr=0', 'model.test_cfg.nms_pre=50'],
-    INSTANCES: [*COCO, 'model.test_cfg.rcnn.score_thr=0', 'model.test_cfg.rpn.max_per_img=20'],
+    INSTANCES: [*COCO, 'model.test_cfg.rcnn.score_thr=0', *RPN],
     SEGMENTOR: [
         *ONCE, *FEW, 'train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'param_scheduler=[]',
         'model.data_preprocessor.size=(64,64)',
@@ -150,6 +162,7 @@ REAL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', REAL)
 def test_real_photographs(kind, run_logged, fill_in, real_data, tmp_path):
     name, lines = REAL[kind]

@@ -1,23 +1,28 @@
 """Every host's demo config through all tools, on a few scenes.
 
-One run of `tools/misc/demo_all.py`, which starts each tool in a process of its own, serves most
-tests, since each host takes seconds to import.
+One run of `tools/misc/demo_all.py` serves most tests. Here its tools run in one process.
 """
 
+import contextlib
+import io
 import json
 import pickle
 import re
+import subprocess
+from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import ROOT, coco_options
+from tests.conftest import ROOT, coco_options, load_tool
 
 CLASSIFIER = 'cloformer_xxs_shapes'
 DETECTOR = 'mask-rcnn_cloformer_xxs_shapes'
 SEGMENTOR = 'semantic-fpn_cloformer_xxs_shapes'
+FEW_BOXES = dict(nms_pre=50, max_per_img=10)
 LOG_ALL = dict(logger=dict(interval=1))
 ONE_EPOCH = dict(train_cfg=dict(max_epochs=1), default_hooks=LOG_ALL)
 TWO_ITERATIONS = dict(
@@ -32,12 +37,12 @@ def demo(name):
 
 def loaders(root):
     """What a demo config needs to find its data elsewhere."""
-    dataset = dict(dataset=dict(data_root=str(root)))
-    return {f'{split}_dataloader': dataset for split in ('train', 'val', 'test')}
+    loader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=str(root)))
+    return {f'{split}_dataloader': loader for split in ('train', 'val', 'test')}
 
 
 @pytest.fixture(scope='module')
-def root(shapes, run_tool, tmp_path_factory):
+def root(shapes, tool_main, tmp_path_factory):
     """A folder with short configs, and what `demo_all.py` made of them."""
     root = tmp_path_factory.mktemp('demo')
     annotations = dict(ann_file=f'{shapes}/coco/annotations/instances_val2017.json')
@@ -50,7 +55,12 @@ def root(shapes, run_tool, tmp_path_factory):
             | ONE_EPOCH
             | dict(val_evaluator=annotations, test_evaluator=annotations)
             # Untrained scores are all below the usual threshold, and without a box there is no AP.
-            | dict(model=dict(test_cfg=dict(rcnn=dict(score_thr=0.0)))),
+            | dict(
+                model=dict(
+                    train_cfg=dict(rpn_proposal=FEW_BOXES),
+                    test_cfg=dict(rpn=FEW_BOXES, rcnn=dict(score_thr=0.0)),
+                )
+            ),
         ),
         SEGMENTOR: (SEGMENTOR, loaders(shapes / 'ade20k') | TWO_ITERATIONS),
         CLASSIFIER: (CLASSIFIER, loaders(shapes / 'imagenet') | ONE_EPOCH),
@@ -60,7 +70,21 @@ def root(shapes, run_tool, tmp_path_factory):
         lines.insert(0, f'_base_ = {str(ROOT / demo(base))!r}')
         (root / f'{name}.py').write_text('\n'.join(lines))
     configs = [root / f'{name}.py' for name in changes]
-    output = run_tool('demo_all.py', *configs, '--work-dir', root / 'work', code=1)
+
+    def run(tool, *args):
+        try:
+            tool_main(Path(tool).name, *args)
+        except Exception as error:
+            raise subprocess.CalledProcessError(1, ['python', tool]) from error
+
+    printed = io.StringIO()
+    with (
+        mock.patch.dict(load_tool('demo_all.py')['main'].__globals__, run=run),
+        contextlib.redirect_stdout(printed),
+        pytest.raises(SystemExit, match='1'),
+    ):
+        tool_main('demo_all.py', *configs, '--work-dir', root / 'work')
+    output = printed.getvalue()
     (root / 'table.txt').write_text(output[output.index('task  ') :])
     return root
 
@@ -138,7 +162,11 @@ def test_pre_training_to_downstream_is_one_step(root, shapes, run_logged, tmp_pa
         ['train_cfg.max_iters=1', 'train_cfg.val_interval=1', 'default_hooks.checkpoint.interval=1']
         + [f'{split}_dataloader.dataset.data_root={shapes}/ade20k' for split in ('train', 'val')]
         if name == SEGMENTOR
-        else ['train_cfg.max_epochs=1', *coco_options(shapes / 'coco')]
+        else [
+            'train_cfg.max_epochs=1',
+            'model.bbox_head.stacked_convs=1',
+            *coco_options(shapes / 'coco'),
+        ]
     )
     log = run_logged(
         'train.py', ROOT / demo(name), '--cfg-options', *options,
