@@ -1,201 +1,269 @@
-"""Prediction of image files with the hosts' own inferencers and visualisers."""
+"""Prediction of image files with the hosts' own pipelines, inferencers and visualisers."""
 
-import glob
 import json
+import mimetypes
 import os
 import re
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import mmcv
 import numpy as np
+import torch
 from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
-from mmengine.registry import DATASETS, init_default_scope
-from mmengine.runner import CheckpointLoader
+from mmengine.fileio import get_local_path
+from mmengine.registry import init_default_scope
 from numpy.typing import NDArray
 from PIL import Image
-from torch import nn
 
 from ..checks.channels import check_channels
-from ..checks.heads import head_numbers
 from ..checks.image import decode, error_text, file_problem, unreadable_reason
-from ..config import ConfigView
-from ..engine.loading import check_whole_model, unwrap_model
-from ..errors import DataError, UserError, join_first
+from ..config import HOSTS, ConfigView
+from ..errors import ConfigError, DataError, join_first
 from ..models.bfloat16 import replace_backbones, require_bfloat16
-from .config import image_color
+from .files import Source
+from .inferencers import INFERENCERS
+from .trained import inference_steps, load_trained
 
-# A file that ends in one of these is tried, and reported if it cannot be read.
-SUFFIXES = {'.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'}
 # Smaller than the coarsest stride, or narrowed to less by a resize that keeps the ratio.
 _NARROW, _LONG = 32, 20
 _NO_MEMORY = 'out of memory|(not enough|insufficient) memory|allocate'
+
+
+class NotAnImageError(DataError):
+    """A file is neither an image nor a video, by its content and by its name."""
 
 
 class Prediction(NamedTuple):
     """Prediction for one image.
 
     Attributes:
-        picture: The image with the result drawn on it, `(H, W, 3)`, RGB.
+        picture: The image with the result drawn on it, `(H, W, 3)`, RGB; None if not wanted.
         result: JSON-compatible types. Boxes are x1, y1, x2, y2 in pixels, masks are COCO's RLE.
-        labels: Class of every pixel, `(H, W)`; segmentors only.
+        labels: Class of every pixel, `(H, W)`; segmentors only. It has 16 bits if there are more
+            than 256 classes.
     """
 
-    picture: NDArray[np.uint8]
+    picture: NDArray[np.uint8] | None
     result: dict[str, Any]
-    labels: NDArray[np.uint8] | None = None
+    labels: NDArray[np.uint8 | np.uint16] | None = None
 
     def save(self, stem: Path) -> None:
         """Write `STEM.png`, `STEM.json` and a segmentor's `STEM_labels.png`."""
         stem.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(self.picture).save(f'{stem}.png')
+        if self.picture is not None:
+            Image.fromarray(self.picture).save(f'{stem}.png')
         Path(f'{stem}.json').write_text(json.dumps(self.result))
         if self.labels is not None:
             Image.fromarray(self.labels).save(f'{stem}_labels.png')
 
 
-Predictor = Callable[[Path], Prediction]
-# Model, its predictor, and the names of its classes.
-_Built = tuple[nn.Module, Predictor, Sequence[str]]
+class ImageReader:
+    """Loads images with the config's own test pipeline, and says why one cannot be loaded.
+
+    Args:
+        cfg: Config of a host.
+
+    Raises:
+        ConfigError: If the config is of no host, or as `inference_steps` and `check_channels`.
+    """
+
+    def __init__(self, cfg: Config) -> None:
+        host = ConfigView(cfg).host
+        if host is None:
+            raise ConfigError(
+                f'default_scope={cfg.get("default_scope")!r} of the config is unknown; use one of '
+                f'{join_first(HOSTS)}'
+            )
+        check_channels(cfg, ('test',))
+        init_default_scope(host)
+        import_module(f'{host}.datasets')
+        self.host = host
+        self.steps = Compose([dict(step.settings) for step in inference_steps(cfg)]).transforms
+
+    def reads(self, path: str) -> bool:
+        """Return whether a file is an image that the pipeline loads; a URL counts as one."""
+        try:
+            return '://' in path or bool(self.load(path))
+        except DataError:
+            return False
+
+    def load(self, path: str) -> tuple[dict[str, Any], int]:
+        """Run the steps that load an image.
+
+        Returns:
+            The results, of which `img` is the image, and the number of steps run.
+
+        Raises:
+            DataError: If the file is damaged or the pipeline cannot load it.
+        """
+        try:
+            content = Path(path).read_bytes()
+        except OSError as error:
+            raise DataError(f'cannot be opened: {error.strerror}') from error
+        problem = file_problem(content)
+        if problem is None:
+            try:
+                loaded, problem = decode(lambda: self._load(path))
+            except AssertionError:  # The host's decoder returned nothing.
+                problem = unreadable_reason(content)
+            except Exception as error:  # Of any decoder.
+                problem = unreadable_reason(content, error)
+        if problem is None:
+            return loaded
+        raise (DataError if _is_meant_as_image(path) else NotAnImageError)(problem)
+
+    def _load(self, path: str) -> tuple[dict[str, Any], int]:
+        results: dict[str, Any] | None = dict(img_path=path, img_id=0)
+        for number, step in enumerate(self.steps, 1):
+            results = step(results)
+            if results is None:
+                break
+            if results.get('img') is not None:
+                return results, number
+        raise AssertionError('no image was loaded')
 
 
-def build_predictor(cfg: Config, checkpoint: str, dtype: str = 'float32') -> Predictor:
-    """Build a function that predicts an image file.
+class Predictor:
+    """Predicts image files with a trained model.
 
     Args:
         cfg: Config of a detector, segmentor or classifier.
         checkpoint: Path or URL of a checkpoint of the whole model.
         dtype: Of the backbone, `'float32'` or `'bfloat16'`.
+        score_thr: Lowest score of the results of a detector or a multi-label classifier. By
+            default, detectors return all results and draw those that testing draws, and
+            classifiers use the threshold of their head.
+        classes: Names of the classes to predict, by default all. A classifier of one label returns
+            the best of them, and a label map holds its highest number elsewhere.
+        pictures: Whether to draw the results.
 
     Raises:
         CheckpointError: If it cannot be read, is untrusted, or is for another model.
-        ConfigError: As `check_channels`.
-        UserError: If the config's `default_scope` is not one of the hosts, or the device has no
-            units for bfloat16.
+        ConfigError: As `ImageReader`.
+        UserError: If the model has no such classes or no threshold, or the device has no units
+            for bfloat16.
     """
-    scope = cfg.get('default_scope')
-    if scope not in _PREDICTORS:
-        raise UserError(
-            f'default_scope={scope!r} of the config is unknown; use one of {sorted(_PREDICTORS)}'
-        )
-    check_channels(cfg, ('test',))
-    if dtype == 'bfloat16':
-        require_bfloat16()
-    init_default_scope(scope)
-    model, predict, classes = _PREDICTORS[scope](cfg, checkpoint)
-    if dtype == 'bfloat16':
-        replace_backbones(model)
 
-    def predict_named(path: Path) -> Prediction:
+    def __init__(
+        self,
+        cfg: Config,
+        checkpoint: str,
+        dtype: str = 'float32',
+        *,
+        score_thr: float | None = None,
+        classes: Sequence[str] = (),
+        pictures: bool = True,
+    ) -> None:
+        self.reader = ImageReader(cfg)
+        if dtype == 'bfloat16':
+            require_bfloat16()
+        self.model, meta = load_trained(cfg, checkpoint)
+        if dtype == 'bfloat16':
+            replace_backbones(self.model)
+        self.model.to(get_device())
+        self.pictures = pictures
+        self.results = INFERENCERS[self.reader.host](cfg, self.model, meta, score_thr, classes)
+
+    def __call__(self, path: str | Path, name: str = '') -> Prediction:
+        """Predict an image.
+
+        Args:
+            path: The file.
+            name: What it is called in the result and in errors, by default `path`.
+
+        Raises:
+            DataError: If it cannot be read or predicted.
+        """
+        name = name or str(path)
         try:
-            return predict(path)
-        except (IndexError, AssertionError) as error:
-            # mmdet asserts that there is a colour per class.
-            missing = isinstance(error, IndexError) or 'palette' in str(error)
-            if missing and (problem := _unnamed_problem(cfg, classes)):
-                raise DataError(f'{path} cannot be predicted: {problem}') from error
-            raise
+            results, loading = self.reader.load(str(path))
+        except DataError as error:
+            raise type(error)(f'{name} {error}') from error
+        image = results['img']
+        _note_pages(path, name, image)
+        # mmcv's decoders return BGR; tifffile returns what is in the file.
+        backend = getattr(self.reader.steps[loading - 1], 'imdecode_backend', None)
+        rgb = _to_rgb(image, is_bgr=backend != 'tifffile')
+        try:
+            for step in self.reader.steps[loading:]:
+                results = step(results)
+            with torch.no_grad():
+                (sample,) = self.model.test_step(pseudo_collate([results]))
+            result, labels = self.results.read(sample)
+            picture = self.results.draw(rgb, sample) if self.pictures else None
+        except Exception as error:  # An error of the host must not stop the other images.
+            cause = '' if isinstance(error, DataError) else _likely_cause(image, error)
+            raise DataError(f'{name} cannot be predicted{cause}: {error_text(error)}') from error
+        return Prediction(picture, dict(image=name, **result), labels)
 
-    return predict_named
 
-
-def plan_files(images: str, out: str, label_maps: bool) -> dict[Path, Path]:
-    """Find images and plan the files of their predictions.
+def predict_source(
+    predict: Predictor, source: Source
+) -> Iterator[tuple[Path, Prediction | DataError]]:
+    """Predict an image, or every frame of a video.
 
     Args:
-        images: A file, a folder (searched recursively), or a pattern with `*` or `**`. In a folder,
-            files that are no images are left out, with a line about them on standard error.
-        out: Folder for predictions; it gets the same subfolders as the images.
-        label_maps: Whether the predictions have `labels`.
+        predict: The predictor.
+        source: File or URL. What the pipeline does not load is read as a video.
 
-    Returns:
-        For each image its `stem`, as `Prediction.save` takes it.
-
-    Raises:
-        UserError: If there are no images, or if a predicted file would overwrite an image, a file
-            of another prediction, or any file in a folder of the images.
+    Yields:
+        The `stem` for the files, and the prediction, or why there is none.
     """
-    if not images or not out:
-        raise UserError('the images or --out are an empty string; is a shell variable unset?')
-    root = Path(images)
-    if root.is_dir():
-        found = _find_images(root)
-    else:
-        found = [root] if root.is_file() else [*map(Path, glob.glob(images, recursive=True))]
-    # Broken links are kept, for `image_problem` to report.
-    files = sorted(path for path in found if path.is_file() or not path.exists())
-    if not files:
-        raise UserError(f'{images}: found no image, folder of images or match of the pattern')
-    if not root.is_dir():
-        root = Path(os.path.commonpath([path.parent for path in files]))
-    plan = {path: Path(out, path.relative_to(root)).with_suffix('') for path in files}
-    _require_new_files(plan, ['.png', '.json', *(['_labels.png'] if label_maps else [])])
-    return plan
+    try:
+        with (
+            get_local_path(source.path)
+            if '://' in source.path
+            else nullcontext(source.path) as path
+        ):
+            video = _open_video(path) if _kind_by_name(source.path) == 'video' else None
+            try:
+                if video is None:
+                    yield source.stem, predict(path, source.path)
+            except NotAnImageError:
+                video = _open_video(path)
+                if video is None:
+                    raise
+            if video is not None:
+                yield from _predict_frames(predict, video, source)
+    except DataError as error:
+        yield source.stem, error
+    except (OSError, KeyError, ImportError) as error:  # Of the host's file backend.
+        yield source.stem, DataError(f'{source.path} cannot be opened: {error_text(error)}')
 
 
-def _find_images(folder: Path) -> list[Path]:
-    """Return the files of a folder that OpenCV, which the hosts read images with, can read."""
-    found, out = [], Counter[str]()
-    for path in folder.rglob('*'):
-        if path.suffix.lower() in SUFFIXES:
-            found.append(path)
-        elif path.is_file() and not path.name.startswith('.'):
-            if cv2.haveImageReader(str(path)):
-                found.append(path)
-            else:
-                out[path.suffix or 'without suffix'] += 1
-    if out:
-        listed = ', '.join(f'{count} {suffix}' for suffix, count in out.most_common())
-        print(
-            f'{out.total()} files in {folder} are left out; OpenCV cannot read them as images '
-            f'({listed})',
-            file=sys.stderr,
+def _predict_frames(
+    predict: Predictor, video: mmcv.VideoReader, source: Source
+) -> Iterator[tuple[Path, Prediction | DataError]]:
+    number = -1
+    with tempfile.TemporaryDirectory() as folder:
+        file = os.path.join(folder, 'frame.png')
+        for number, frame in enumerate(video):
+            stem = source.video / f'{number:06d}'
+            mmcv.imwrite(frame, file)  # For the pipeline, which reads files.
+            try:
+                prediction = predict(file, f'{source.path} (frame {number})')
+                prediction.result.update(image=source.path, frame=number)
+                yield stem, prediction
+            except DataError as error:
+                yield stem, error
+    if number + 1 < video.frame_cnt:
+        raise DataError(
+            f'{source.path} is damaged: {number + 1} of {video.frame_cnt} frames can be read'
         )
-    return found
-
-
-def make_folders(stems: Iterable[Path]) -> None:
-    """Create the folders of the files to be saved and check that they are writable.
-
-    Raises:
-        UserError: If one is not.
-    """
-    for folder in {stem.parent for stem in stems}:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
-        except OSError as error:
-            raise UserError(
-                f'cannot write to {folder} ({error.strerror}): use another --out'
-            ) from error
-
-
-def predict_file(predict: Predictor, path: Path) -> Prediction:
-    """Predict an image, which may be damaged or of a size that the host cannot handle.
-
-    Raises:
-        DataError: If it cannot be read or predicted.
-    """
-    problem = image_problem(path)
-    if problem is None:
-        try:
-            return predict(path)
-        except UserError:
-            raise
-        except Exception as error:  # An error of the host must not stop the other images.
-            problem = f'cannot be predicted{_likely_cause(path, error)}: {error_text(error)}'
-            raise DataError(f'{path} {problem}') from error
-    raise DataError(f'{path} {problem}')
 
 
 def image_problem(path: Path) -> str | None:
-    """Return why an image cannot be read, or None if it can."""
+    """Return why OpenCV cannot read an image, or None if it can."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -209,12 +277,36 @@ def image_problem(path: Path) -> str | None:
     return unreadable_reason(content) if image is None else problem
 
 
-def _likely_cause(path: Path, error: Exception) -> str:
-    """Return what the size of an image may have to do with an error of the host."""
+def _open_video(path: str) -> mmcv.VideoReader | None:
+    video = mmcv.VideoReader(path)
+    return video if video.opened and video.frame_cnt > 0 else None
+
+
+def _kind_by_name(path: str) -> str:
+    return (mimetypes.guess_type(path)[0] or '').partition('/')[0]
+
+
+def _is_meant_as_image(path: str) -> bool:
+    """Return whether a file that cannot be loaded is an image by its name or its first bytes."""
+    return _kind_by_name(path) in ('image', 'video') or cv2.haveImageReader(path)
+
+
+def _note_pages(path: str | Path, name: str, image: NDArray[Any]) -> None:
+    """Say on standard error that only the first page of a file was loaded."""
     try:
-        height, width = mmcv.imread(str(path)).shape[:2]
-    except Exception:  # Too little memory to read it again.
-        return ''
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            with Image.open(path) as file:
+                pages, size = getattr(file, 'n_frames', 1), file.size
+    except Exception:  # Pillow does not know the format.
+        return
+    if pages > 1 and sorted(size) == sorted(image.shape[:2]):
+        print(f'{name} has {pages} pages, of which the first is predicted', file=sys.stderr)
+
+
+def _likely_cause(image: NDArray[Any], error: Exception) -> str:
+    """Return what the size of an image may have to do with an error of the host."""
+    height, width = image.shape[:2]
     size = f'{width}x{height} pixels'
     if isinstance(error, MemoryError) or re.search(_NO_MEMORY, str(error), re.IGNORECASE):
         return f', it is too large for the memory ({size})'
@@ -223,124 +315,13 @@ def _likely_cause(path: Path, error: Exception) -> str:
     return ''
 
 
-def _require_new_files(plan: dict[Path, Path], endings: list[str]) -> None:
-    advice = 'use another --out, or give other names'
-    folders = {os.path.realpath(path.parent) for path in plan}
-    owners = {os.path.realpath(path): path for path in plan}
-    for path, stem in plan.items():
-        for ending in endings:
-            file = f'{stem}{ending}'
-            real = os.path.realpath(file)
-            if real in owners:
-                raise UserError(
-                    f'{file}, to be written for {path}, is {owners[real]} or a file to be written '
-                    f'for it: {advice}'
-                )
-            owners[real] = path
-            if os.path.realpath(stem.parent) in folders and os.path.lexists(file):
-                raise UserError(f'{file}, to be written for {path}, already exists: {advice}')
-
-
-def _detector(cfg: Config, checkpoint: str) -> _Built:
-    from mmdet.apis import DetInferencer
-
-    inferencer = DetInferencer(cfg, checkpoint, show_progress=False)
-    classes = _class_names(inferencer.model, cfg, _load_whole(inferencer.model, checkpoint))
-    threshold = _drawing(cfg).get('score_thr', 0.3)
-
-    def predict(path: Path) -> Prediction:
-        out = inferencer(str(path), return_vis=True, pred_score_thr=threshold)
-        result = dict(image=str(path), **out['predictions'][0])
-        result['names'] = [classes[label] for label in result['labels']]
-        return Prediction(out['visualization'][0], result)
-
-    return inferencer.model, predict, classes
-
-
-def _segmentor(cfg: Config, checkpoint: str) -> _Built:
-    from mmseg.apis import MMSegInferencer
-
-    inferencer = MMSegInferencer(cfg, checkpoint)
-    inferencer.show_progress = False
-    classes = _class_names(inferencer.model, cfg, _load_whole(inferencer.model, checkpoint))
-
-    def predict(path: Path) -> Prediction:
-        out = inferencer(str(path), return_vis=True)
-        labels = out['predictions'].astype(np.uint8)
-        counts = np.bincount(labels.ravel())
-        shares = {classes[i]: counts[i] / labels.size for i in counts.nonzero()[0]}
-        return Prediction(out['visualization'], dict(image=str(path), shares=shares), labels)
-
-    return inferencer.model, predict, classes
-
-
-def _classifier(cfg: Config, checkpoint: str) -> _Built:
-    from mmpretrain import ImageClassificationInferencer
-
-    # The inferencer itself loads all images in colour.
-    color = image_color(cfg)
-    backend = cfg.test_dataloader.dataset.pipeline[0].get('imdecode_backend') if color else None
-    inferencer = ImageClassificationInferencer(cfg, checkpoint, get_device())
-    _load_whole(inferencer.model, checkpoint)
-    size = {k: v for k, v in _drawing(cfg).items() if k in ('resize', 'rescale_factor')}
-
-    def predict(path: Path) -> Prediction:
-        # Step by step, since calling it shows a progress bar. It draws only into a folder.
-        image = mmcv.imread(str(path), flag=color or 'color', backend=backend)
-        samples = inferencer.forward(next(inferencer.preprocess([image])))
-        with tempfile.TemporaryDirectory() as folder:
-            picture = inferencer.visualize([str(path)], samples, show_dir=folder, **size)[0]
-        result = inferencer.postprocess(samples, None)[0]
-        result['pred_scores'] = result['pred_scores'].tolist()
-        return Prediction(picture, dict(image=str(path), **result))
-
-    return inferencer.model, predict, inferencer.classes or ()
-
-
-_PREDICTORS: dict[str, Callable[[Config, str], _Built]] = {
-    'mmdet': _detector,
-    'mmseg': _segmentor,
-    'mmpretrain': _classifier,
-}
-
-
-def _unnamed_problem(cfg: Config, classes: Sequence[str]) -> str | None:
-    """Return which head has more classes than the checkpoint has names, or None."""
-    for field, found, number in head_numbers(ConfigView(cfg)):
-        if classes and number > len(classes):
-            return (
-                f'the model predicts a class without a name, as {field} is {found} but the '
-                f'checkpoint names {len(classes)} classes ({join_first(classes)}); train with '
-                f'{field}={len(classes)}, or with a name for each class in metainfo.classes of '
-                'the training set'
-            )
-    return None
-
-
-def _drawing(cfg: Config) -> dict[str, Any]:
-    """Return the settings with which `tools/test.py --show-dir` draws."""
-    return cfg.get('default_hooks', {}).get('visualization', {})
-
-
-def _load_whole(model: nn.Module, checkpoint: str) -> dict[str, Any]:
-    """Load all weights; the inferencers ignore those that they cannot assign.
-
-    Returns:
-        Content of the checkpoint file.
-    """
-    loaded: dict[str, Any] = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    unwrap_model(model).load_state_dict(check_whole_model(model, loaded, checkpoint))
-    return loaded
-
-
-def _class_names(model: nn.Module, cfg: Config, loaded: dict[str, Any]) -> Sequence[str]:
-    """Return the class names of the checkpoint or, if it has none, of the config.
-
-    The inferencers would use those of COCO or Cityscapes for such a checkpoint.
-    """
-    meta: dict[str, Any] = model.dataset_meta  # type: ignore[assignment]
-    if not {'dataset_meta', 'CLASSES'} & loaded.get('meta', {}).keys():
-        dataset = DATASETS.build(dict(cfg.test_dataloader.dataset, lazy_init=True))
-        meta.update((key, dataset.metainfo[key]) for key in meta)
-    classes: Sequence[str] = meta['classes']
-    return classes
+def _to_rgb(image: NDArray[Any], is_bgr: bool) -> NDArray[np.uint8]:
+    """Return the picture to draw on; of an image of more bands, the first three."""
+    image = image[..., None] if image.ndim == 2 else image
+    bands = image[..., [0, 1, 2] if image.shape[2] > 2 else [0, 0, 0]]
+    if is_bgr and image.shape[2] in (3, 4):
+        bands = bands[..., ::-1]
+    low, high = float(bands.min()), float(bands.max())
+    if bands.dtype != np.uint8 and not 0 <= low <= 1 < high <= 255:
+        bands = (bands.astype(np.float32) - low) * (255 / max(high - low, 1e-6))
+    return np.ascontiguousarray(bands, np.uint8)

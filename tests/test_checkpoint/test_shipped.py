@@ -8,7 +8,7 @@ from PIL import Image
 
 from mmcloformer import CloFormer
 from mmcloformer.apis.config import build_model
-from mmcloformer.apis.predict import build_predictor
+from mmcloformer.apis.predict import Predictor
 from mmcloformer.checkpoint import shipped
 from mmcloformer.checkpoint.shipped import load_shipped, publish
 from mmcloformer.errors import CheckpointError
@@ -82,9 +82,9 @@ def test_a_backbone_takes_its_part(folder, state_dict):
 def test_it_predicts_with_the_names_of_the_classes(folder, cfg, checkpoint, tmp_path):
     photo = tmp_path / 'photo.png'
     Image.radial_gradient('L').convert('RGB').resize((150, 100)).save(photo)
-    result = build_predictor(cfg, 'mmcloformer://toy')(photo).result
+    result = Predictor(cfg, 'mmcloformer://toy')(photo).result
     assert result['pred_class'] in CLASSES
-    trained = build_predictor(cfg, str(checkpoint))(photo).result
+    trained = Predictor(cfg, str(checkpoint))(photo).result
     assert result['pred_scores'] == pytest.approx(trained['pred_scores'], abs=1e-2)
 
 

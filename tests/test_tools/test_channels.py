@@ -12,7 +12,7 @@ from mmengine.config import Config
 
 from mmcloformer.analysis.complexity import measure
 from mmcloformer.apis.config import image_channels, image_color
-from mmcloformer.apis.predict import build_predictor, predict_file
+from mmcloformer.apis.predict import Predictor
 from mmcloformer.benchmark.models import Setting, config_step
 from mmcloformer.errors import CheckpointError, ConfigError
 from tests.conftest import load_tool
@@ -86,7 +86,7 @@ def test_export_and_prediction(files, tool_main, shapes, tmp_path, monkeypatch, 
     cv2.imwrite(str(path), image)
     tool_main('predict_onnx.py', out, path, '--out', results)
     (found,) = json.loads(results.read_text())
-    prediction = predict_file(build_predictor(Config.fromfile(config), str(checkpoint)), path)
+    prediction = Predictor(Config.fromfile(config), str(checkpoint))(path)
     if kind == 'classifier':
         scores = np.float32(prediction.result['pred_scores'])
         assert [each['label'] for each in found['classes']] == list(scores.argsort()[::-1][:5])
