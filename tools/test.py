@@ -9,7 +9,7 @@ from mmcloformer.apis.runner import (
     load_config,
     match_checkpoint_keys,
     require_whole_checkpoint,
-    use_bfloat16,
+    use_dtype,
     write_metrics_once,
 )
 from mmcloformer.apis.tta import augment_test
@@ -42,8 +42,7 @@ def main() -> None:
     check_data(cfg, ('test',))
     if args.tta:
         augment_test(cfg)
-    if args.dtype == 'bfloat16':
-        use_bfloat16(cfg)
+    use_dtype(cfg, args.dtype)
     runner = build_runner(cfg)
     if args.out:
         runner.test_evaluator.metrics.append(build_dump_metric(cfg.default_scope, args.out))

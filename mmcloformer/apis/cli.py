@@ -44,10 +44,10 @@ def add_dtype(parser: argparse.ArgumentParser) -> None:
     """Add the option for inference in lower precision."""
     parser.add_argument(
         '--dtype',
-        choices=['float32', 'bfloat16'],
+        choices=['float32', 'bfloat16', 'float16'],
         default='float32',
-        help='of the backbone; bfloat16 is faster on CPUs and GPUs with units for it, and uses '
-        'the deploy form',
+        help='of the backbone; bfloat16 is faster on CPUs and GPUs with units for it, float16 on '
+        'GPUs; both use the deploy form',
     )
 
 

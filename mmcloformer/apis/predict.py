@@ -29,7 +29,7 @@ from ..checks.channels import check_channels
 from ..checks.image import decode, error_text, file_problem, unreadable_reason
 from ..config import HOSTS, ConfigView
 from ..errors import ConfigError, DataError, join_first
-from ..models.bfloat16 import replace_backbones, require_bfloat16
+from ..models.deploy import replace_backbones, require_dtype
 from .files import Source
 from .inferencers import INFERENCERS
 from .trained import inference_steps, load_trained
@@ -139,7 +139,7 @@ class Predictor:
     Args:
         cfg: Config of a detector, segmentor or classifier.
         checkpoint: Path or URL of a checkpoint of the whole model.
-        dtype: Of the backbone, `'float32'` or `'bfloat16'`.
+        dtype: Of the backbone, `'float32'`, `'bfloat16'` or `'float16'`.
         score_thr: Lowest score of the results of a detector or a multi-label classifier. By
             default, detectors return all results and draw those that testing draws, and
             classifiers use the threshold of their head.
@@ -151,7 +151,7 @@ class Predictor:
         CheckpointError: If it cannot be read, is untrusted, or is for another model.
         ConfigError: As `ImageReader`.
         UserError: If the model has no such classes or no threshold, or the device has no units
-            for bfloat16.
+            for the dtype.
     """
 
     def __init__(
@@ -165,11 +165,10 @@ class Predictor:
         pictures: bool = True,
     ) -> None:
         self.reader = ImageReader(cfg)
-        if dtype == 'bfloat16':
-            require_bfloat16()
+        require_dtype(dtype)
         self.model, meta = load_trained(cfg, checkpoint)
-        if dtype == 'bfloat16':
-            replace_backbones(self.model)
+        if dtype != 'float32':
+            replace_backbones(self.model, dtype)
         self.model.to(get_device())
         self.pictures = pictures
         self.results = INFERENCERS[self.reader.host](cfg, self.model, meta, score_thr, classes)

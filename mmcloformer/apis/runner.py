@@ -14,7 +14,7 @@ from mmengine.hooks import CheckpointHook, Hook, LoggerHook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from ..models.bfloat16 import require_bfloat16
+from ..models.deploy import require_dtype
 from .config import read_config
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -79,14 +79,16 @@ def guard_resuming(cfg: Config) -> None:
     _add_hooks(cfg, 'ResumeHook', 'ScheduleStateHook')
 
 
-def use_bfloat16(cfg: Config) -> None:
-    """Test with the backbone in bfloat16.
+def use_dtype(cfg: Config, dtype: str) -> None:
+    """Test with the backbone in `'float32'`, `'bfloat16'` or `'float16'`.
 
     Raises:
         UserError: If the device has no units for it.
     """
-    require_bfloat16()
-    _add_hooks(cfg, 'Bfloat16Hook')
+    require_dtype(dtype)
+    if dtype != 'float32':
+        hook = dict(type='HalfPrecisionHook', dtype=dtype)
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
 
 
 def write_metrics_once(cfg: Config) -> None:

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from ..apis.config import build_model, image_channels, read_config
 from ..models import CloFormer
-from ..models.bfloat16 import Bfloat16, cpu_has_bfloat16
-from ..models.deploy import switch_to_deploy
+from ..models.deploy import HalfPrecision, cpu_has_bfloat16, switch_to_deploy
 
 Step = Callable[[], Any]
 
@@ -92,7 +91,7 @@ def backbone_step(name: str, model: nn.Module, setting: Setting) -> Step | None:
         return onnxruntime_step(model, setting) if setting.device == 'cpu' else None
     model.to(setting.device).train(setting.training)
     if name in IN_BFLOAT16:
-        model = Bfloat16(cast(CloFormer, model))
+        model = HalfPrecision(cast(CloFormer, model), 'bfloat16')
     elif name in OURS and not setting.training and name != 'training form':
         switch_to_deploy(model)
     forward: Callable[[Tensor], Any] = model

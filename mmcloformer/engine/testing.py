@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 
 from ..config import HOSTS, ConfigView
 from ..errors import ConfigError
-from ..models.bfloat16 import replace_backbones
+from ..models.deploy import replace_backbones
 
 # The visualization hook of each host, and the class that takes its place.
 _VISUALIZATION = {
@@ -39,12 +39,18 @@ class OneWriterLoggerHook(LoggerHook):
 
 
 @HOOKS.register_module()
-class Bfloat16Hook(Hook):
-    """Test with the backbones in bfloat16.
+class HalfPrecisionHook(Hook):
+    """Test with the backbones in half precision.
 
     Only during the iterations, because EMAHook exchanges the weights of the whole model before
     and after them.
+
+    Args:
+        dtype: `'bfloat16'` or `'float16'`.
     """
+
+    def __init__(self, dtype: str) -> None:
+        self.dtype = dtype
 
     def before_test_epoch(self, runner: Runner) -> None:
         """Forget the copies of an earlier test."""
@@ -53,7 +59,7 @@ class Bfloat16Hook(Hook):
     def before_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Put the copies into the places of the backbones."""
         if not self.copies:
-            self.backbones = replace_backbones(runner.model)
+            self.backbones = replace_backbones(runner.model, self.dtype)
             self.copies = {name: runner.model.get_submodule(name) for name in self.backbones}
         for name, part in self.copies.items():
             runner.model.set_submodule(name, part)

@@ -12,7 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..errors import ConfigError
 from .archs import NUM_STAGES, check_rate, resolve_arch
 from .deploy import DeployError, DeployMixin
-from .layers import Block, CloAttention, ConvFFN, DownsampleBlock, Stem
+from .inference import StripConvFFN
+from .layers import Block, CloAttention, DownsampleBlock, Stem
 from .loading import check_before_load, load_pretrained
 from .norm import GroupNorm1
 
@@ -106,11 +107,12 @@ class CloFormer(DeployMixin, BaseModule):
                 )
                 if index == depth - 1 and stage < NUM_STAGES - 1:
                     out_dims = settings.embed_dims[stage + 1]
+                    ffn = StripConvFFN(dims, out_dims, stride=2)
                     blocks.append(
-                        DownsampleBlock(attn, dims, out_dims, next(rates), norm_cfg, with_cp)
+                        DownsampleBlock(attn, ffn, dims, out_dims, next(rates), norm_cfg, with_cp)
                     )
                 else:
-                    ffn = ConvFFN(dims, dims, stride=1)
+                    ffn = StripConvFFN(dims, dims, stride=1)
                     blocks.append(Block(attn, ffn, dims, next(rates), with_cp))
             self.stages.append(blocks)
         for i in self.out_indices:
@@ -168,15 +170,9 @@ class CloFormer(DeployMixin, BaseModule):
             entry of `out_indices`.
 
         Raises:
-            ConfigError: If the images have another number of channels.
+            ConfigError: If the input is no such batch, or has another number of channels.
         """
-        if x.shape[1] != self.in_channels:
-            raise ConfigError(
-                f'images of {x.shape[1]} channels reach a CloFormer with '
-                f'in_channels={self.in_channels}: set in_channels={x.shape[1]} in the backbone, or '
-                f'load images of {self.in_channels} channels (color_type of LoadImageFromFile, '
-                f'mean and std of data_preprocessor)'
-            )
+        self._check_images(x)
         # oneDNN's convolutions and the attention are fastest in channels_last. On a GPU the best
         # layout depends on the precision, so the caller chooses. With one channel both layouts
         # are contiguous; stride(1) == 1 identifies channels_last.
@@ -197,6 +193,23 @@ class CloFormer(DeployMixin, BaseModule):
             if stage in self.out_indices:
                 outs.append(getattr(self, f'norm{stage}')(level))
         return tuple(out.contiguous() if convert else out for out in outs)
+
+    def _check_images(self, x: Tensor) -> None:
+        expected = f'a CloFormer takes a floating-point tensor (N, {self.in_channels}, H, W)'
+        if not isinstance(x, Tensor):
+            raise ConfigError(f'{expected}, not a {type(x).__name__}; torch.stack joins images')
+        if x.dim() != 4:
+            batch = '; image[None] is a batch of one' if x.dim() == 3 else ''
+            raise ConfigError(f'{expected}, not one of shape {tuple(x.shape)}{batch}')
+        if not x.is_floating_point():
+            raise ConfigError(f'{expected}, not one of {x.dtype}; images.float() converts it')
+        if x.shape[1] != self.in_channels:
+            raise ConfigError(
+                f'images of {x.shape[1]} channels reach a CloFormer with '
+                f'in_channels={self.in_channels}: set in_channels={x.shape[1]} in the backbone, or '
+                f'load images of {self.in_channels} channels (color_type of LoadImageFromFile, '
+                f'mean and std of data_preprocessor)'
+            )
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Return the depth of a parameter, for layer-wise learning rates.

@@ -15,8 +15,6 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from . import inference
-from .inference import cpu_inference
 from .norm import GroupNorm1
 
 FFN_KERNEL = 5
@@ -42,7 +40,7 @@ class Stem(BaseModule):
             return nn.Sequential(
                 nn.Conv2d(channels_in, channels_out, 3, stride, padding=1),
                 build_norm_layer(norm_cfg, channels_out)[1],
-                inference.ReLU(),
+                nn.ReLU(),
             )
 
         self.conv1 = conv3x3(in_channels, embed_dims // 2, stride=2)
@@ -80,17 +78,12 @@ class AttnConv(BaseModule):
         self.dwconv = nn.Conv2d(
             3 * dims, 3 * dims, kernel_size, padding=kernel_size // 2, groups=3 * dims
         )
-        self.gate = nn.Sequential(
-            nn.Conv2d(dims, dims, 1), inference.SiLU(), nn.Conv2d(dims, dims, 1)
-        )
+        self.gate = nn.Sequential(nn.Conv2d(dims, dims, 1), nn.SiLU(), nn.Conv2d(dims, dims, 1))
 
-    @cpu_inference(inference.attn_conv)
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.dwconv(self.qkv(x)).chunk(3, dim=1)
-        weights = self.gate(q * k)
-        if self.scale != 1:  # The deploy form folds the scale into the gate.
-            weights = self.scale * weights
-        return torch.tanh(weights) * v
+        weights = torch.tanh(self.scale * self.gate(q * k))
+        return weights * v
 
 
 class PooledAttention(BaseModule):
@@ -121,22 +114,23 @@ class PooledAttention(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         n, _, h, w = x.shape
-        q = self.q(x)
-        k, v = self.kv(self.pool(x)).chunk(2, dim=1)
-        split = self._split_heads
-        out = F.scaled_dot_product_attention(split(q), split(k), split(v))
+        (q,) = self._split_heads(self.q(x), 1)
+        k, v = self._split_heads(self.kv(self.pool(x)), 2)
+        out = F.scaled_dot_product_attention(q, k, v)
         # This order of reshape and permute keeps a batch of one in channels_last.
-        return out.transpose(1, 2).reshape(n, h, w, q.shape[1]).permute(0, 3, 1, 2)
+        return out.transpose(1, 2).reshape(n, h, w, -1).permute(0, 3, 1, 2)
 
-    def _split_heads(self, x: Tensor) -> Tensor:
-        """Reshape `(N, heads * d, H, W)` to `(N, heads, H * W, d)`, without a copy if x is
-        channels_last.
+    def _split_heads(self, x: Tensor, parts: int) -> Sequence[Tensor]:
+        """Split `(N, parts * heads * d, H, W)` into `parts` tensors `(N, heads, H * W, d)`.
 
-        The last dimension must be contiguous, else the fused attention kernels do not apply.
+        They are views if x is channels_last. The last dimension must be contiguous, else the
+        fused attention kernels do not apply.
         """
         n, c, h, w = x.shape
+        head_dims = c // parts // self.num_heads
         x = x.permute(0, 2, 3, 1).contiguous()
-        return x.view(n, h * w, self.num_heads, c // self.num_heads).transpose(1, 2)
+        x = x.view(n, h * w, parts, self.num_heads, head_dims)
+        return x.permute(2, 0, 3, 1, 4).unbind()
 
 
 class CloAttention(BaseModule):
@@ -201,7 +195,6 @@ class ConvFFN(BaseModule):
         )
         self.fc2 = nn.Conv2d(hidden, out_dims, 1)
 
-    @cpu_inference(inference.conv_ffn)
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.dwconv(F.gelu(self.fc1(x))))
 
@@ -262,6 +255,7 @@ class DownsampleBlock(Block):
 
     Args:
         attn: The attention, with `embed_dims` channels.
+        ffn: The ConvFFN, with stride 2.
         embed_dims: Channels of the input.
         out_dims: Channels of the next stage.
         drop_path_rate: Probability of dropping a residual branch of a sample in training.
@@ -272,13 +266,13 @@ class DownsampleBlock(Block):
     def __init__(
         self,
         attn: CloAttention,
+        ffn: ConvFFN,
         embed_dims: int,
         out_dims: int,
         drop_path_rate: float,
         norm_cfg: dict[str, Any],
         with_cp: bool,
     ) -> None:
-        ffn = ConvFFN(embed_dims, out_dims, stride=2)
         super().__init__(attn, ffn, embed_dims, drop_path_rate, with_cp)
         self.shortcut = nn.Sequential(
             nn.Conv2d(embed_dims, embed_dims, 5, stride=2, padding=2),

@@ -1,7 +1,12 @@
 """The network's norm."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+# Largest map of an image, in elements, that torch's LayerNorm kernel normalises on a GPU. It is
+# one call, but uses one thread block per image. Maps of 224x224 images are smaller than this.
+MAX_LAYER_NORM = 2**18
 
 
 class GroupNorm1(nn.GroupNorm):
@@ -21,20 +26,35 @@ class GroupNorm1(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise a map `(N, C, H, W)`."""
+        if x.is_cuda:
+            # A compiler generates its own kernels, and with dynamic shapes knows no size.
+            small = not torch.compiler.is_compiling() and x[0].numel() <= MAX_LAYER_NORM
+            return self.normalize_by_layer_norm(x) if small else self.normalize_by_reduction(x)
         learns = self.affine and (self.weight.requires_grad or self.bias.requires_grad)
         # If only the weight and bias need gradients, the backward pass of torch's CPU kernel
         # crashes for a channels_last input (torch 2.11).
-        only_affine_learns = torch.is_grad_enabled() and learns and not x.requires_grad
-        if x.is_cuda or only_affine_learns:
+        if torch.is_grad_enabled() and learns and not x.requires_grad:
             return self.normalize_by_reduction(x)
         return super().forward(x).to(x.dtype)
 
-    def normalize_by_reduction(self, x: Tensor) -> Tensor:
-        """Compute the same with `var_mean`.
+    def normalize_by_layer_norm(self, x: Tensor) -> Tensor:
+        """Compute the same in two calls, or in one without weight and bias.
 
-        torch's GroupNorm kernel uses one thread block per image; `var_mean` parallelises over the
-        whole GPU.
+        torch's GroupNorm kernel would first copy a channels_last map.
         """
+        with torch.autocast(x.device.type, enabled=False):  # It would cast the map to float32.
+            if x.is_contiguous():
+                out = F.layer_norm(x, x.shape[1:], eps=self.eps)
+            else:
+                rows = x.permute(0, 2, 3, 1)
+                out = F.layer_norm(rows, rows.shape[1:], eps=self.eps).permute(0, 3, 1, 2)
+            if self.affine:
+                weight, bias = self.weight[:, None, None], self.bias[:, None, None]
+                out = torch.addcmul(bias, out, weight).to(x.dtype)
+            return out
+
+    def normalize_by_reduction(self, x: Tensor) -> Tensor:
+        """Compute the same with `var_mean`, which parallelises over the whole GPU."""
         wide = x if x.dtype == torch.float64 else x.float()
         var, mean = torch.var_mean(wide, (1, 2, 3), correction=0, keepdim=True)
         scale = (var + self.eps).rsqrt()

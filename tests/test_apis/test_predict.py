@@ -22,7 +22,7 @@ from mmcloformer.apis.files import Source
 from mmcloformer.apis.predict import ImageReader, NotAnImageError, Predictor, predict_source
 from mmcloformer.datasets.shapes import CLASSES, METAINFO, SEG_METAINFO
 from mmcloformer.errors import CheckpointError, ConfigError, DataError, UserError
-from mmcloformer.models.bfloat16 import cpu_has_bfloat16
+from mmcloformer.models.deploy import cpu_has_bfloat16
 from tests.test_checks.odd_images import BAD, GOOD
 from tests.test_export.tiny_models import NAMES, tiny_config, tiny_model
 

@@ -283,3 +283,25 @@ def test_bad_arguments_are_named(arguments, words):
 def test_named_archs_pass_their_own_check():
     for arch in ARCHS.values():
         assert resolve_arch(arch._asdict()) == arch
+
+
+@pytest.mark.parametrize(
+    ('images', 'words'),
+    [
+        (torch.rand(3, 96, 128), ['(N, 3, H, W)', '(3, 96, 128)', 'image[None]']),
+        (torch.rand(96, 128, 3), ['(N, 3, H, W)', '(96, 128, 3)']),
+        (torch.rand(96, 128), ['(N, 3, H, W)', '(96, 128)']),
+        (torch.rand(1, 1, 3, 96, 128), ['(N, 3, H, W)', '(1, 1, 3, 96, 128)']),
+        ([torch.rand(3, 96, 128)], ['(N, 3, H, W)', 'list', 'torch.stack']),
+        (torch.rand(1, 3, 96, 128).numpy(), ['(N, 3, H, W)', 'ndarray']),
+        (torch.zeros(1, 3, 96, 128, dtype=torch.uint8), ['floating-point', 'uint8', 'float()']),
+        (torch.zeros(1, 3, 96, 128, dtype=torch.long), ['floating-point', 'int64']),
+        (torch.rand(1, 4, 96, 128), ['in_channels=4', 'color_type']),
+    ],
+)
+def test_what_is_no_batch_of_images_is_refused(images, words):
+    with pytest.raises(ConfigError) as error:
+        tiny()(images)
+    for word in words:
+        assert word in str(error.value)
+    assert ('in_channels' in str(error.value)) == ('in_channels=4' in words)

@@ -4,6 +4,8 @@ from torch.nn import functional as F
 
 from mmcloformer.models.norm import GroupNorm1
 
+# What a GPU runs for small and for large maps.
+WAYS = ['normalize_by_layer_norm', 'normalize_by_reduction']
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
 
@@ -18,13 +20,13 @@ def norm_and_map(affine, layout, shape=(2, 12, 9, 7)):
 
 @pytest.mark.parametrize('affine', [True, False])
 @pytest.mark.parametrize('layout', LAYOUTS)
-def test_split_is_groupnorm_in_values_layout_and_gradients(affine, layout):
-    """The way that GPUs take, on the CPU."""
+@pytest.mark.parametrize('way', WAYS)
+def test_ways_of_gpus_are_groupnorm_in_values_layout_and_gradients(affine, layout, way):
     norm, x = norm_and_map(affine, layout)
     upstream = torch.randn_like(x)
     results = []
     for function in (
-        norm.normalize_by_reduction,
+        getattr(norm, way),
         lambda x: F.group_norm(x, 1, norm.weight, norm.bias, norm.eps),
     ):
         leaf = x.clone().requires_grad_()
@@ -36,11 +38,12 @@ def test_split_is_groupnorm_in_values_layout_and_gradients(affine, layout):
         torch.testing.assert_close(ours, stock, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize('way', WAYS)
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_split_of_half_precision_does_not_overflow(dtype):
+def test_half_precision_does_not_overflow(dtype, way):
     norm, x = norm_and_map(True, torch.channels_last)
     x = (1000 * x).to(dtype)
-    out = norm.to(dtype).normalize_by_reduction(x)
+    out = getattr(norm.to(dtype), way)(x)
     assert out.dtype == dtype
     expected = F.group_norm(x.float(), 1, norm.weight.float(), norm.bias.float(), norm.eps)
     torch.testing.assert_close(out.float(), expected, rtol=2e-2, atol=4e-2)
@@ -58,11 +61,13 @@ def test_float64_is_computed_in_float64(layout, affine_only):
     norm, x = norm_and_map(True, layout, shape=(2, 6, 4, 5))
     norm, x = norm.double(), x.double()
     exact = F.group_norm(x, 1, norm.weight, norm.bias, norm.eps)
-    for out in (norm(x), norm.normalize_by_reduction(x)):
+    for out in (norm(x), *(getattr(norm, way)(x) for way in WAYS)):
         assert out.dtype == torch.double
         torch.testing.assert_close(out, exact, rtol=1e-12, atol=1e-12)
     inputs = (norm.weight, norm.bias) if affine_only else (x.requires_grad_(),)
-    assert torch.autograd.gradcheck(lambda *_: norm(x), inputs)
+    for function in (norm, *(getattr(norm, way) for way in WAYS)):
+        assert torch.autograd.gradcheck(lambda *_: function(x), inputs)  # noqa: B023
+        assert torch.autograd.gradgradcheck(lambda *_: function(x), inputs)  # noqa: B023
 
 
 @pytest.mark.parametrize('learns', [True, False])
@@ -71,4 +76,5 @@ def test_autocast_keeps_the_dtype_of_the_input(dtype, learns):
     norm, x = norm_and_map(True, torch.channels_last)
     with torch.set_grad_enabled(learns), torch.autocast('cpu', torch.bfloat16):
         assert norm(x.to(dtype)).dtype == dtype
-        assert norm.normalize_by_reduction(x.to(dtype)).dtype == dtype
+        for way in WAYS:
+            assert getattr(norm, way)(x.to(dtype)).dtype == dtype

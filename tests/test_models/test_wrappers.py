@@ -11,6 +11,10 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
 )
 from torch.func import functional_call, grad, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
 from torch.nn.utils import parametrizations
 from torch.utils._pytree import tree_leaves
 
@@ -53,19 +57,56 @@ def test_every_block_is_called_once(arch, learns):
     assert called == blocks
 
 
-@pytest.mark.parametrize('out_indices', [(0,), (1, 2), (0, 1, 2, 3)])
-@pytest.mark.parametrize('train', [True, False])
-def test_what_a_hook_keeps_stays_as_it_was(image, train, out_indices):
-    backbone = build(out_indices=out_indices).train(train)
+HOOKS = {
+    'each module': lambda backbone, keep: [
+        module.register_forward_hook(lambda module, args, out: keep(args, out))
+        for module in backbone.modules()
+    ],
+    'each input': lambda backbone, keep: [
+        module.register_forward_pre_hook(lambda module, args: keep(args))
+        for module in backbone.modules()
+    ],
+    'one kind': lambda backbone, keep: [
+        module.register_forward_hook(lambda module, args, out: keep(args, out))
+        for module in modules_of(backbone, nn.Conv2d)
+    ],
+    'all modules there are': lambda backbone, keep: [
+        register_module_forward_hook(lambda module, args, out: keep(args, out))
+    ],
+    'all inputs there are': lambda backbone, keep: [
+        register_module_forward_pre_hook(lambda module, args: keep(args))
+    ],
+}
+
+
+@pytest.mark.parametrize('register', HOOKS)
+@pytest.mark.parametrize(
+    ('form', 'out_indices'),
+    [('train', (0, 1, 2, 3)), ('train', (1, 2)), ('eval', (0,)), ('eval', (0, 1, 2, 3)),
+     ('inference', (0, 1, 2, 3)), ('deploy', (0, 1, 2, 3))],
+)  # fmt: skip
+def test_what_a_hook_keeps_stays_as_it_was(image, monkeypatch, form, out_indices, register):
+    """And it sees whole maps, whatever the forward pass would do for large ones."""
+    backbone = build(out_indices=out_indices).train(form == 'train')
+    if form == 'deploy':
+        backbone.switch_to_deploy()
     kept = []
 
-    def keep(module, args, output):
-        kept.extend((x, x.clone()) for x in tree_leaves((args, output)) if torch.is_tensor(x))
+    def keep(*values):
+        kept.extend((x, x.clone()) for x in tree_leaves(values) if torch.is_tensor(x))
 
-    for module in backbone.modules():
-        module.register_forward_hook(keep)
-    backbone(image)
-    assert len(kept) > 50
+    hooks = HOOKS[register](backbone, keep)
+    try:
+        with torch.set_grad_enabled(form in ('train', 'eval')):
+            backbone(image[:1])
+            calls = len(kept)
+            monkeypatch.setattr(inference, 'MAX_HIDDEN_BYTES', 20_000)
+            backbone(image[:1])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert calls > 25
+    assert len(kept) == 2 * calls
     assert all(torch.equal(x, copy) for x, copy in kept)
 
 

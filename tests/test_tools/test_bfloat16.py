@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmcloformer.apis.config import build_model, read_config
-from mmcloformer.models.bfloat16 import Bfloat16, cpu_has_bfloat16
+from mmcloformer.models.deploy import HalfPrecision, cpu_has_bfloat16
 from tests.conftest import ROOT
 
 CONFIG = ROOT / 'configs/cloformer_xxs_tiny-imagenet.py'
@@ -41,9 +41,9 @@ def scores(shapes, tool_main, tmp_path):
 @pytest.mark.skipif(not cpu_has_bfloat16(), reason='the CPU has no units for bfloat16')
 def test_the_scores_are_those_of_single_precision_up_to_rounding(scores, monkeypatch):
     built = []
-    original = Bfloat16.__init__
+    original = HalfPrecision.__init__
     monkeypatch.setattr(
-        Bfloat16, '__init__', lambda self, backbone: (built.append(1), original(self, backbone))[1]
+        HalfPrecision, '__init__', lambda *args: (built.append(1), original(*args))[1]
     )
     exact = scores()
     assert not built

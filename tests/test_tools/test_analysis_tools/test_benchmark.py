@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmcloformer.benchmark import frontier
-from mmcloformer.models.bfloat16 import cpu_has_bfloat16
+from mmcloformer.models.deploy import cpu_has_bfloat16
 from tests.conftest import ROOT
 
 
