@@ -1,4 +1,4 @@
-"""What each host's results are: reading them, and drawing them with its own visualiser."""
+"""Reads the results of each host, and draws them with its own visualizer."""
 
 import time
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from ..errors import DataError, UserError, join_first
 
 
 class Results:
-    """How the results of a host are read and drawn.
+    """Reads and draws the results of a host.
 
     Args:
         cfg: The whole config.
@@ -177,7 +177,7 @@ INFERENCERS: dict[str, type[Results]] = dict(
 
 
 def _build_visualizer(cfg: Config, default: type) -> Any:
-    """Build the visualizer of a config, which keeps nothing on the disk."""
+    """Build the visualizer of a config, without backends that write files."""
     settings = cfg.get('visualizer')
     kind = ConfigView(cfg).resolve(settings, 'VISUALIZERS')
     given = settings if isinstance(kind, type) and issubclass(kind, default) else {}
@@ -192,7 +192,7 @@ def _build_visualizer(cfg: Config, default: type) -> Any:
 
 
 def _around(base: Any, cfg: Config, model: Any, visualizer: type) -> Any:
-    """Build an inferencer around a model that has its weights; images are loaded elsewhere."""
+    """Build an inferencer for a model with its weights, without the steps that load images."""
 
     class Inferencer(base):
         def _init_model(self, *args: Any) -> Any:

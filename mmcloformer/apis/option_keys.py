@@ -76,7 +76,7 @@ def _host_fields() -> list[str]:
 
 
 def _find_nested(cfg: Config, option: str) -> str | None:
-    """Return the path of a field inside others that a key names without its beginning."""
+    """Return the full path of a nested field for a key that lacks the first part of it."""
     root, dot, rest = option.partition('.')
     paths = [path for path, _ in _walk(cfg.to_dict(), '')]
     names = {path.rpartition('.')[2] for path in paths}
@@ -122,7 +122,7 @@ def _misfit(cfg: Config, option: str) -> str | None:
 
 
 def _stale_copies(cfg: Config, before: Mapping[str, Any]) -> Iterator[str]:
-    """Find variables of the config file, from which other fields were made before the change."""
+    """Find changed variables of the config file whose old values other fields still hold."""
     hosts, after = _host_fields(), cfg.to_dict()
     fields = [(path, value) for path, value in _walk(after, '') if '.' in path]
     for key, old in before.items():
@@ -131,7 +131,7 @@ def _stale_copies(cfg: Config, before: Mapping[str, Any]) -> Iterator[str]:
         copies = [path for path, value in fields if _root(path) != key and _is_made_of(value, old)]
         if isinstance(old, (int, float)) or old is None:
             copies = [path for path in copies if path.endswith(f'.{key}')]
-        # Only the outermost: a list that was copied has its entries in common too.
+        # Name a copied list only, not its entries too.
         copies = [path for path in copies if path.rpartition('.')[0] not in copies]
         if copies:
             yield (

@@ -58,7 +58,7 @@ def parse_options(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def parse_value(text: str, argument: str | None = None) -> Any:
-    """Parse a value as mmengine does, but keep the spaces of strings and what quotes enclose.
+    """Parse a value as mmengine does, but keep spaces in strings, and commas inside quotes.
 
     Args:
         text: The value as typed. Quotes around all of it protect its commas and spaces, unless
@@ -112,12 +112,12 @@ def _split(text: str, argument: str) -> list[str]:
 def _structure(text: str) -> Iterator[tuple[int, str, int]]:
     """Yield index, character and depth of the commas and brackets outside of quotes.
 
-    The depth is the number of open brackets after the character; -1 after one that closes none
-    or one of the other kind.
+    The depth is the number of open brackets after the character. It is -1 after a closing bracket
+    that does not match, and nothing follows.
     """
     open_brackets: list[str] = []
     index = 0
-    at_start = True  # Of an element: quotes elsewhere are apostrophes.
+    at_start = True  # Quotes count only at the start of an element; others are apostrophes.
     while index < len(text):
         char = text[index]
         if at_start and (end := _quote_end(text, index)) is not None:
