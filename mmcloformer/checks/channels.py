@@ -38,8 +38,8 @@ def check_channels(cfg: Config, splits: Sequence[str] = ()) -> None:
 def channel_problems(view: ConfigView, splits: Sequence[str] = ()) -> Iterator[Problem]:
     """Compare the channels that pipelines load, those of the normalisation, and `in_channels`.
 
-    The preprocessor itself is asked what it makes of an image. Steps, preprocessors and models
-    around a CloFormer whose channels are not known are left alone.
+    The number of channels after normalisation is found by running the preprocessor. Custom steps,
+    preprocessors and models whose effect on the channels is unknown are not checked.
 
     Args:
         view: The config.
@@ -76,7 +76,7 @@ def first_image_problems(view: ConfigView, split: str, dataset: BaseDataset) -> 
         return
     try:
         image = dataset[0]['inputs']
-    except Exception:  # Any error of the host, which the examination of the files reports.
+    except Exception:  # Any error of the host; examining the sample reports it.
         return
     preprocessor = _Preprocessor(view)
     for field, wanted in backbones if getattr(image, 'ndim', 0) == 3 else ():
@@ -115,13 +115,13 @@ class _Preprocessor:
             return None
 
     def is_known(self, channels: int) -> bool:
-        """Return whether it leaves the number of channels alone if it does not normalise."""
+        """Return whether its effect on the number of channels is known if it does not normalise."""
         neutral = dict.fromkeys(('mean', 'std'), None) | dict.fromkeys(_CONVERSIONS, False)
         given = {key: value for key, value in neutral.items() if key in self.entry.settings}
         return self.apply(channels, **given) == channels
 
     def problem(self, where: str, loaded: int | None, backbone: str, wanted: int) -> Problem:
-        """Return a disagreement and the fewest changes that mend it.
+        """Return a disagreement and the fewest changes that resolve it.
 
         Args:
             where: Field of the pipeline, or of the preprocessor.
@@ -134,7 +134,7 @@ class _Preprocessor:
         normalisation = f'{field} has a mean of {lengths[0]} and a std of {lengths[1]} values'
         color = _COLOR_TYPES.get(wanted, 'unchanged')
         values = f'{wanted} value{"s" * (wanted > 1)}'
-        # What may be changed: the settings to try, what is found there now, what to set.
+        # Possible changes: the settings to try, the current value, the advice.
         choices: list[tuple[dict[str, Any], str, str]] = [
             (
                 dict(channels=wanted),

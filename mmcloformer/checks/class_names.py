@@ -1,4 +1,4 @@
-"""Reads the class names of a data set's config as its host does, and checks each list in itself."""
+"""Reads the class names of a data set's config as its host does, and checks each list by itself."""
 
 from collections.abc import Iterator, Mapping
 from inspect import signature
@@ -21,7 +21,7 @@ class Classes(NamedTuple):
         field: Name of the field with the data set's config.
         kind: Class of the data set.
         names: Class names by label, or None if the annotations give them.
-        own: Whether the config gives the names, not the class of the data set.
+        own: Whether the names come from the config rather than from the data set's class.
         things: Number of classes with boxes.
         folders: Class folders, if the labels come from them.
     """
@@ -49,8 +49,8 @@ def read_classes(view: ConfigView, dataset: Entry) -> tuple[list[Problem], Class
         dataset: The data set, not a wrapper.
 
     Returns:
-        What is wrong with the names in themselves, and the classes, or None if they are not listed
-        as the hosts' own data sets list them.
+        Problems of the list of names, and the classes; None if a data set lists them in a way of
+        its own.
     """
     if not dataset.is_a(BaseDataset):
         return [], None
@@ -102,7 +102,7 @@ def read_classes(view: ConfigView, dataset: Entry) -> tuple[list[Problem], Class
 def _selection_problems(
     classes: Classes, metainfo: Mapping[str, Any], has_heads: bool
 ) -> Iterator[Problem]:
-    """Yield why mmseg cannot select these classes from those of the data set's type."""
+    """Yield why mmseg cannot select these classes from those of the data set's class."""
     from mmseg.datasets import BaseSegDataset
 
     names, field, kind = classes.names or (), classes.field, classes.kind

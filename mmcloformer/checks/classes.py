@@ -68,7 +68,7 @@ def _problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Problem]:
 def _model_problems(
     view: ConfigView, splits: Sequence[str], trained: Classes | None
 ) -> Iterator[Problem]:
-    """Compare the model with the training set or, if its classes are unknown, with itself."""
+    """Compare the heads with the training set or, if its classes are unknown, with each other."""
     if trained and _labels_are_listed(view, trained):
         trained = None
     count = trained and trained.number
@@ -94,7 +94,7 @@ def _model_problems(
 
 
 def _narrow_problems(view: ConfigView, found: Classes) -> Iterator[Problem]:
-    """Compare a data set alone with the heads: each of their classes must have a place in it."""
+    """Check that a data set has at least the classes of each head."""
     count = found.number or 0
     for field, number, classes in head_numbers(view):
         if view.host == 'mmpretrain':
@@ -111,7 +111,7 @@ def _narrow_problems(view: ConfigView, found: Classes) -> Iterator[Problem]:
 
 
 def _comparable(view: ConfigView, splits: Sequence[str], trained: Classes) -> bool:
-    """Return whether the names or folders of the training set say what the labels are."""
+    """Return whether the labels of the training set follow from its names or folders."""
     if _labels_are_listed(view, trained):
         return False
     numbers = {number.classes for number in head_numbers(view)}
@@ -122,7 +122,7 @@ def _comparable(view: ConfigView, splits: Sequence[str], trained: Classes) -> bo
 
 
 def _labels_are_listed(view: ConfigView, trained: Classes) -> bool:
-    """Return whether a list gives the labels, of which the type's own names say nothing."""
+    """Return whether a list gives the labels, independently of the names of the class."""
     return view.host == 'mmpretrain' and not (trained.own or trained.folders)
 
 
@@ -153,7 +153,7 @@ def _differences(view: ConfigView, found: Classes, trained: Classes) -> Iterator
     classifier = view.host == 'mmpretrain'
     if classifier and not (found.own and trained.own):
         return
-    if len(names) == len(wanted) == 1:  # Another word for the only class.
+    if len(names) == len(wanted) == 1:  # The only class may be renamed.
         return
     common = min(len(names), len(wanted))
     # Labels of a list do not depend on the number of names.

@@ -13,7 +13,7 @@ _ONE_VALUE = 'Expected more than 1 value per channel'
 
 @contextmanager
 def explain_crashes(cfg: Config) -> Iterator[None]:
-    """Turn crashes of a training whose cause is known into errors that say what to set.
+    """Turn crashes with a known cause into errors that say what to set.
 
     Args:
         cfg: The whole config.

@@ -25,7 +25,7 @@ class Number(NamedTuple):
 def head_numbers(view: ConfigView) -> Iterator[Number]:
     """Yield the number of classes of each head of a model.
 
-    Heads for something else than the classes of the data are left out: objectness, boundaries,
+    Heads that do not predict the classes of the data are left out: objectness, boundaries,
     regression, pre-training, several tasks.
 
     Args:
@@ -90,7 +90,7 @@ def _head_parts(view: ConfigView) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _classes_of_heads(host: str | None) -> tuple[tuple[type, ...], tuple[type, ...]]:
-    """Return the base classes of a host's heads, and those for other classes than the data's."""
+    """Return the base classes of a host's heads, and the heads that predict other classes."""
     if host == 'mmdet':
         from mmdet.models.dense_heads import DETRHead
         from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
@@ -172,7 +172,7 @@ def _preprocessor_problems(
 def topk_problems(
     view: ConfigView, splits: Sequence[str], count: int, reason: str
 ) -> Iterator[Problem]:
-    """Yield each `topk` of a classifier with more places than there are classes.
+    """Yield each `topk` of a classifier that exceeds the number of classes.
 
     Args:
         view: The config.

@@ -20,11 +20,11 @@ _LOADING = '/loading.py'  # The transforms that read files, in every host.
 _HANDLING = re.compile(
     '/mmengine/dataset/|/(mmdet|mmseg|mmpretrain)/(datasets|.*losses)/|/data/_utils/fetch.py$'
 )
-_FUNCTIONS = ('loss_by_feat', '_try_get_data')  # The second hears of a worker that was killed.
+_FUNCTIONS = ('loss_by_feat', '_try_get_data')  # The second fails if a worker was killed.
 _SCORING = re.compile('/(mmdet|mmseg|mmpretrain)/.*metrics/')
-# Where samples are handled, these are a misspelt key, or a step missing in the pipeline.
+# In code that handles samples, these mean a misspelt key or a missing step of the pipeline.
 _CODE_ERRORS = (AttributeError, ImportError, KeyError, NameError, NotImplementedError, TypeError)
-# Messages of memory, class weights, and evaluators that do not fit the config.
+# Messages about memory, class weights, and evaluators that do not fit the config.
 _NOT_DATA = (
     'shared memory',
     'Too many open files',
