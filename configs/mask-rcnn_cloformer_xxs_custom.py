@@ -17,6 +17,7 @@ val_dataloader = dict(dataset=dict(**dataset, **val))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=root + val['ann_file'])
 test_evaluator = val_evaluator
+tta_pipeline = None  # tools/test.py --tta mirrors images; the inherited scales are a benchmark's.
 
 weights = dict(type='Pretrained', checkpoint='mmcloformer://cloformer_xxs_tiny-imagenet')
 heads = dict(num_classes=len(classes))

@@ -19,6 +19,7 @@ val_dataloader = dict(dataset=dict(**dataset, **val))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=root + val['ann_file'])
 test_evaluator = val_evaluator
+tta_pipeline = None  # tools/test.py --tta mirrors images; the inherited scales are a benchmark's.
 
 # These weights, or those of a classifier of your own: checkpoint='classifier.pth'. To start from a
 # detector instead, with any number of classes, add: load_from = 'detector.pth'

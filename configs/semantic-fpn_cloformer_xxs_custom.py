@@ -35,6 +35,7 @@ train_dataloader = dict(
 )
 val_dataloader = dict(dataset=dict(**dataset, data_prefix=val, pipeline=test_pipeline))
 test_dataloader = val_dataloader
+tta_pipeline = None  # tools/test.py --tta mirrors images; the inherited scales are a benchmark's.
 
 weights = dict(type='Pretrained', checkpoint='mmcloformer://cloformer_xxs_tiny-imagenet')
 model = dict(backbone=dict(init_cfg=weights), decode_head=dict(num_classes=len(classes)))

@@ -1,22 +1,41 @@
 """Test-time augmentation with the hosts' own models and pipelines."""
 
-import copy
+import inspect
+from importlib import import_module
 from typing import Any
 
+import mmcv
+from mmcv.transforms import BaseTransform
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import TRANSFORMS
 
-from ..config import ConfigView
+from ..config import HOSTS, ConfigView
 from ..errors import ConfigError
 
-_MODELS: dict[str, dict[str, Any]] = {
-    'mmdet': dict(
-        type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
-    ),
-    'mmseg': dict(type='SegTTAModel'),
-    'mmpretrain': dict(type='AverageClsScoreTTA'),
-}
-_FLIPS = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
-_DETECTION_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
+_MODELS = dict(mmdet='DetTTAModel', mmseg='SegTTAModel', mmpretrain='AverageClsScoreTTA')
+_BOXES = dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
+
+
+@TRANSFORMS.register_module()
+class MirrorImage(BaseTransform):
+    """Flip the image horizontally, or not, and leave its annotations as they are.
+
+    The hosts' `RandomFlip` flips annotations too, with which the predictions are compared after
+    they have been flipped back.
+
+    Args:
+        flip: Whether to flip.
+    """
+
+    def __init__(self, flip: bool) -> None:
+        self.flip = flip
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Flip the image and set the keys that the hosts' models read."""
+        if self.flip:
+            results['img'] = mmcv.imflip(results['img'])
+        results.update(flip=self.flip, flip_direction='horizontal' if self.flip else None)
+        return results
 
 
 def augment_test(cfg: Config) -> None:
@@ -29,39 +48,43 @@ def augment_test(cfg: Config) -> None:
         cfg: Config of a test, changed in place.
 
     Raises:
-        ConfigError: If the test measures masks, which mmdet's `DetTTAModel` does not merge.
+        ConfigError: If the config is of no host, or the test measures masks, which mmdet's
+            `DetTTAModel` does not merge.
     """
-    model = cfg.get('tta_model') or ConfigDict(_MODELS[cfg.default_scope])
-    if str(model['type']).endswith('DetTTAModel') and 'segm' in _metrics(cfg):
-        raise ConfigError(
-            f'--tta merges boxes only ({model["type"]}), but test_evaluator.metric is '
-            f'{_metrics(cfg)}; add --cfg-options test_evaluator.metric=bbox'
-        )
-    dataset: Any
-    for found in ConfigView(cfg).datasets('test'):
-        dataset = found.entry.settings
+    view = ConfigView(cfg)
+    if view.host is None:
+        raise ConfigError(f'--tta needs a config of {", ".join(HOSTS)}')
+    kind = getattr(import_module(f'{view.host}.models'), _MODELS[view.host])
+    model = cfg.get('tta_model') or ConfigDict(type=f'{kind.__module__}.{kind.__name__}')
+    if view.host == 'mmdet' and view.entry(model, 'tta_model', 'MODELS').is_a(kind):
+        if 'segm' in _metrics(view):
+            raise ConfigError(
+                f'--tta merges boxes only (DetTTAModel), but test_evaluator.metric is '
+                f'{_metrics(view)}; add --cfg-options test_evaluator.metric=bbox'
+            )
+        model.setdefault('tta_cfg', ConfigDict(_BOXES))
+    for found in view.datasets('test'):
+        dataset: Any = found.entry.settings
         if 'pipeline' in dataset:
-            dataset['pipeline'] = cfg.get('tta_pipeline') or _with_flips(dataset['pipeline'])
+            dataset['pipeline'] = cfg.get('tta_pipeline') or _with_mirror_image(view, dataset)
     cfg.model = ConfigDict(**model, module=cfg.model)
 
 
-def _metrics(cfg: Config) -> list[str]:
+def _metrics(view: ConfigView) -> list[str]:
     found: list[str] = []
-    for evaluator in ConfigView(cfg).evaluators('test'):
+    for evaluator in view.evaluators('test'):
         metric = evaluator.settings.get('metric') or []
         found += [metric] if isinstance(metric, str) else metric
     return found
 
 
-def _with_flips(pipeline: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _with_mirror_image(view: ConfigView, dataset: Any) -> list[dict[str, Any]]:
     """Return a test pipeline that packs the image and its mirror image."""
-    *steps, pack = copy.deepcopy(pipeline)
-    if pack['type'] == 'PackDetInputs':
-        pack['meta_keys'] = (*pack.get('meta_keys', _DETECTION_KEYS), 'flip', 'flip_direction')
-    # After the flip, since the evaluators compare with annotations that are not flipped.
-    annotations = [step for step in steps if step['type'] == 'LoadAnnotations']
-    steps = [step for step in steps if step not in annotations]
-    return [
-        *steps,
-        dict(type='TestTimeAug', transforms=[_FLIPS, *([a] for a in annotations), [pack]]),
-    ]
+    *steps, pack = dataset['pipeline']
+    kind = view.resolve(pack, 'TRANSFORMS')
+    parameters = inspect.signature(kind).parameters if kind else {}
+    if 'meta_keys' in parameters:  # By which the predictions are flipped back.
+        keys = pack.get('meta_keys', parameters['meta_keys'].default)
+        pack = dict(pack, meta_keys=tuple(dict.fromkeys((*keys, 'flip', 'flip_direction'))))
+    versions = [dict(type='MirrorImage', flip=flip) for flip in (True, False)]
+    return [*steps, dict(type='TestTimeAug', transforms=[versions, [pack]])]

@@ -6,12 +6,22 @@ import pickle
 import pytest
 import torch
 from mmengine.dataset import Compose
+from mmengine.registry import DATASETS, init_default_scope
 
 from mmcloformer.apis.config import build_model, read_config
 from mmcloformer.apis.tta import augment_test
+from mmcloformer.config import ConfigView, walk
 from tests.conftest import ROOT, coco_options
+from tests.spelling import SPELLINGS, spell
 
 DEMO = ROOT / 'configs/demo'
+NAMES = dict(
+    mmdet='retinanet_cloformer_xxs_shapes',
+    mmseg='semantic-fpn_cloformer_xxs_shapes',
+    mmpretrain='cloformer_xxs_shapes',
+)
+FOLDERS = dict(mmdet='coco', mmseg='ade20k', mmpretrain='imagenet')
+PACKS = ('PackDetInputs', 'PackSegInputs', 'PackInputs')
 ROOTS = dict(semantic='ade20k', cloformer='imagenet')
 
 
@@ -48,6 +58,57 @@ def tested(shapes, tool_main, tmp_path):
     return run
 
 
+def scoped(cfg, host):
+    """Leave out the default scope, with classes in place of names, as pure-Python configs."""
+    view = ConfigView(cfg)
+    for node in [*walk(cfg.test_dataloader.dataset, 'x')]:
+        if isinstance(node.value, dict) and 'type' in node.value:
+            registry = 'DATASETS' if node.field == 'x' else 'TRANSFORMS'
+            node.value['type'] = view.resolve(node.value, registry)
+    cfg.model.type = view.resolve(cfg.model, 'MODELS')
+    cfg.default_scope = None
+
+
+@pytest.mark.parametrize('spelling', [*SPELLINGS, 'subclass', 'no scope'])
+@pytest.mark.parametrize('host', NAMES)
+def test_only_the_image_is_flipped(host, spelling, shapes):
+    """The ground truth stays that of the file, and the model is told which version is flipped."""
+    cfg = read_config(DEMO / f'{NAMES[host]}.py')
+    dataset = cfg.test_dataloader.dataset
+    dataset.data_root = f'{shapes}/{FOLDERS[host]}/'
+    for step in dataset.pipeline:
+        if step.type in ('LoadAnnotations', *PACKS):
+            kind = spell(host, 'TRANSFORMS', step.type, 'itself')
+            if spelling in SPELLINGS:
+                step.type = spell(host, 'TRANSFORMS', step.type, spelling)
+            elif spelling == 'subclass':
+                step.type = type('Own', (kind,), {})
+    dataset.pipeline[-1].meta_keys = ('img_path', 'ori_shape', 'img_shape')
+    if spelling == 'no scope':
+        scoped(cfg, host)
+    init_default_scope(host)
+    (plain,) = (DATASETS.build(dataset)[0],)
+    augment_test(cfg)
+    init_default_scope(cfg.default_scope or 'mmengine')
+    flipped, same = (
+        dict(inputs=image, data_samples=sample)
+        for image, sample in zip(*DATASETS.build(dataset)[0].values(), strict=True)
+    )
+    assert torch.equal(flipped['inputs'], plain['inputs'].flip(-1))
+    assert torch.equal(same['inputs'], plain['inputs'])
+    assert [each['data_samples'].flip for each in (flipped, same)] == [True, False]
+    for version in (flipped, same):
+        found, wanted = version['data_samples'], plain['data_samples']
+        for key in ('gt_sem_seg', 'gt_instances', 'gt_label'):
+            assert (key in found) == (key in wanted)
+        if 'gt_sem_seg' in found:
+            assert torch.equal(found.gt_sem_seg.data, wanted.gt_sem_seg.data)
+        if 'gt_instances' in found:
+            assert torch.equal(found.gt_instances.labels, wanted.gt_instances.labels)
+            boxes = [each.gt_instances.bboxes for each in (found, wanted)]
+            assert torch.equal(*(getattr(each, 'tensor', each) for each in boxes))
+
+
 @torch.no_grad()
 def test_a_classifier_averages_an_image_and_its_mirror_image(tested, tmp_path):
     cfg, model, predictions, metrics = tested(
@@ -69,6 +130,12 @@ def test_a_segmentors_label_maps_have_the_size_of_the_images(tested):
     assert 'mIoU' in metrics
     for prediction in predictions:
         assert prediction['pred_sem_seg']['data'].shape[1:] == prediction['ori_shape']
+
+
+@pytest.mark.parametrize('name', ['retinanet', 'mask-rcnn', 'semantic-fpn'])
+def test_templates_do_not_inherit_the_scales_of_a_benchmark(name):
+    cfg = read_config(ROOT / f'configs/{name}_cloformer_xxs_custom.py')
+    assert cfg.tta_pipeline is None
 
 
 @pytest.mark.parametrize(
