@@ -24,9 +24,9 @@ from .compat.patches import apply_patches
 
 apply_patches()
 
+from .engine.checkpoint_keys import WholeCheckpointHook  # noqa: E402
+from .engine.hooks import ReseedHook  # noqa: E402
 from .engine.layer_decay import LayerDecayOptimWrapperConstructor  # noqa: E402
-from .engine.loading import WholeCheckpointHook  # noqa: E402
-from .engine.reseeding import ReseedHook  # noqa: E402
 from .models import CloFormer  # noqa: E402
 
 __version__ = '0.1.0'

@@ -5,16 +5,18 @@ from pathlib import Path
 
 from mmcloformer.apis.cli import add_dtype, base_parser, exit_on_user_error
 from mmcloformer.apis.runner import (
+    add_hooks,
     build_runner,
+    check_once,
     load_config,
-    match_checkpoint_keys,
-    require_whole_checkpoint,
+    replace_default_hook,
     use_dtype,
-    write_metrics_once,
 )
 from mmcloformer.apis.tta import augment_test
 from mmcloformer.checks.presence import check_data
-from mmcloformer.engine.testing import build_dump_metric, draw_predictions
+from mmcloformer.config import ConfigView
+from mmcloformer.engine.pictures import draw_predictions
+from mmcloformer.engine.testing import OneWriterLoggerHook, build_dump_metric
 from mmcloformer.errors import UserError
 
 
@@ -34,18 +36,17 @@ def main() -> None:
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     cfg = load_config(args)
     cfg.load_from = args.checkpoint
-    match_checkpoint_keys(cfg)
-    require_whole_checkpoint(cfg)
-    write_metrics_once(cfg)
+    add_hooks(cfg, 'WrapperKeysHook', 'WholeCheckpointHook')
+    replace_default_hook(cfg, 'logger', OneWriterLoggerHook)
     if args.show_dir:
         draw_predictions(cfg, args.show_dir)
-    check_data(cfg, ('test',))
+    check_once(lambda: check_data(cfg, ('test',)))
     if args.tta:
         augment_test(cfg)
     use_dtype(cfg, args.dtype)
     runner = build_runner(cfg)
     if args.out:
-        runner.test_evaluator.metrics.append(build_dump_metric(cfg.default_scope, args.out))
+        runner.test_evaluator.metrics.append(build_dump_metric(ConfigView(cfg).host, args.out))
     runner.test()
 
 

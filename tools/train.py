@@ -2,19 +2,21 @@
 """Train a detector, segmentor or classifier; the config's `default_scope` says which."""
 
 from mmengine.device import get_device
+from mmengine.optim import AmpOptimWrapper
 
 from mmcloformer.apis.cli import base_parser, exit_on_user_error
 from mmcloformer.apis.runner import (
+    add_hooks,
     build_runner,
-    guard_resuming,
+    check_once,
     guard_training,
     load_config,
-    match_checkpoint_keys,
 )
 from mmcloformer.checks.crashes import explain_crashes
 from mmcloformer.checks.hint import suggest_data_check
 from mmcloformer.checks.presence import check_data
-from mmcloformer.compat.reseeding import reseed_augmentation
+from mmcloformer.compat.seeded_batches import seed_batches
+from mmcloformer.config import ConfigView
 from mmcloformer.engine.resuming import resume_from_last_whole
 from mmcloformer.errors import UserError
 
@@ -39,10 +41,11 @@ def main() -> None:
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-    if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper' and get_device() == 'cpu':
+    wrapper = ConfigView(cfg).entry(cfg.optim_wrapper, 'optim_wrapper', 'OPTIM_WRAPPERS')
+    if wrapper.is_a(AmpOptimWrapper) and get_device() == 'cpu':
         raise UserError('mixed precision (AmpOptimWrapper, --amp) needs a GPU; train without it')
     if args.auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise UserError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
         cfg.auto_scale_lr.enable = True
     note = None
@@ -50,13 +53,13 @@ def main() -> None:
         cfg.resume, cfg.load_from = True, args.resume
     elif args.resume or (cfg.get('resume') and cfg.get('load_from') is None):
         note = resume_from_last_whole(cfg)
-    match_checkpoint_keys(cfg)
+    add_hooks(cfg, 'WrapperKeysHook')
     if cfg.get('resume'):
-        guard_resuming(cfg)
-    check_data(cfg, ('train', 'val'))
+        add_hooks(cfg, 'WholeCheckpointHook', 'ResumeHook')
+    check_once(lambda: check_data(cfg, ('train', 'val')))
     guard_training(cfg)
     runner = build_runner(cfg)
-    reseed_augmentation(runner)
+    seed_batches(runner)
     if note:
         runner.logger.warning(note)
     with suggest_data_check(args.config), explain_crashes(cfg):

@@ -71,14 +71,14 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
             raise
         sys.exit(f'error: {error.strerror}: {error.filename}')
     if dist.is_initialized():
-        _exit_process_group()
+        exit_process_group()
 
 
-def _exit_process_group() -> NoReturn:
-    """Exit without destroying the process group and without Python's teardown.
+def exit_process_group() -> NoReturn:
+    """Wait for the other processes, then exit without destroying the group or Python's teardown.
 
-    gloo's threads occasionally abort during both. Threads are joined, and functions registered
-    with atexit are called, as in a normal exit.
+    gloo's threads occasionally abort or hang during both. Threads are joined, and functions
+    registered with atexit are called, as in a normal exit.
     """
     with suppress(RuntimeError):  # Another process has exited already.
         dist.barrier()

@@ -3,17 +3,23 @@
 import argparse
 import os
 import subprocess
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
+from mmcv.ops import SyncBatchNorm
 from mmengine.config import Config, ConfigDict
-from mmengine.hooks import CheckpointHook, Hook, LoggerHook
+from mmengine.dist import broadcast_object_list, init_dist, is_main_process
+from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from mmengine.utils.dl_utils import set_multi_processing
+from torch import nn
 
+from ..config import ConfigView, walk
+from ..engine.saving import AtomicCheckpointHook
+from ..errors import UserError
 from ..models.deploy import require_dtype
 from .config import read_config
 
@@ -25,7 +31,7 @@ _WORKER_SETTINGS = dict(
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """Read the config and apply the options of `base_parser` to it.
+    """Read the config, apply the options of `base_parser` to it and start its process group.
 
     Raises:
         ConfigError: If the file does not exist.
@@ -39,44 +45,47 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
     if not torch.cuda.is_available():
         cfg.sync_bn = None
-        _replace_sync_bn(cfg.model)
-        if args.launcher in ('pytorch', 'slurm'):
-            _distribute_on_cpu(cfg)
-    if cfg.get('default_scope') == 'mmpretrain':
+        _replace_sync_bn(cfg)
+    if args.launcher != 'none':
+        _start_processes(cfg)
+    if ConfigView(cfg).host == 'mmpretrain':
         _complete_mmpretrain_loaders(cfg)
     _fit_loaders_without_workers(cfg)
     return cfg
 
 
+def add_hooks(cfg: Config, *types: str) -> None:
+    """Add hooks of these registered types to the config's own."""
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *(dict(type=name) for name in types)]
+
+
+def replace_default_hook(cfg: Config, name: str, replacement: type[Hook]) -> None:
+    """Replace a default hook by a subclass of this package, if it is of the host's own class.
+
+    A hook of another class stays, and so does a hook that the config turns off (None).
+
+    Args:
+        cfg: Config, changed in place.
+        name: Name of the hook, such as `checkpoint`.
+        replacement: Registered subclass of the host's class.
+    """
+    host = replacement.__base__
+    if cfg.get('default_hooks') is None:
+        cfg.default_hooks = ConfigDict()
+    hook = cfg.default_hooks.setdefault(name, ConfigDict(type=host))
+    if isinstance(hook, dict) and ConfigView(cfg).resolve(hook, 'HOOKS') is host:
+        hook['type'] = replacement.__name__
+
+
 def guard_training(cfg: Config) -> None:
     """Add the hooks of tools/train.py: checkpoints that are never half written, an end at a loss
-    that is not finite, the same random numbers after resuming, and warnings of a warm-up longer
-    than the run and of a last batch too small for BatchNorm.
-
-    A `CheckpointHook` of another class than the host's is left as it is.
+    that is not finite, the same random numbers and validations after resuming, and warnings of a
+    warm-up longer than the run and of a last batch too small for BatchNorm.
     """
-    _replace_default_hook(cfg, 'checkpoint', CheckpointHook, 'AtomicCheckpointHook')
-    _add_hooks(cfg, 'FiniteLossHook', 'ReseedHook', 'WarmUpHook', 'LastBatchHook')
-
-
-def match_checkpoint_keys(cfg: Config) -> None:
-    """Load checkpoints whose keys differ from the model's only by `module` or `_orig_mod`."""
-    _add_hooks(cfg, 'WrapperKeysHook')
-
-
-def require_whole_checkpoint(cfg: Config) -> None:
-    """Make the Runner refuse a checkpoint that does not fill the whole model."""
-    _add_hooks(cfg, 'WholeCheckpointHook')
-
-
-def guard_resuming(cfg: Config) -> None:
-    """Make the Runner refuse to resume from weights alone or from those of another model.
-
-    It also warns about fields of the config that resuming overrides, and tells if a run is
-    finished.
-    """
-    require_whole_checkpoint(cfg)
-    _add_hooks(cfg, 'ResumeHook', 'ScheduleStateHook')
+    replace_default_hook(cfg, 'checkpoint', AtomicCheckpointHook)
+    add_hooks(
+        cfg, 'FiniteLossHook', 'ReseedHook', 'MissedValidationHook', 'WarmUpHook', 'LastBatchHook'
+    )
 
 
 def use_dtype(cfg: Config, dtype: str) -> None:
@@ -91,26 +100,21 @@ def use_dtype(cfg: Config, dtype: str) -> None:
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
 
 
-def write_metrics_once(cfg: Config) -> None:
-    """Let only the main process write a test's metrics, if the logger hook is the host's own."""
-    _replace_default_hook(cfg, 'logger', LoggerHook, 'OneWriterLoggerHook')
+def check_once(check: Callable[[], None]) -> None:
+    """Run a check in the main process only, and raise its error in all processes.
 
-
-def _add_hooks(cfg: Config, *types: str) -> None:
-    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *(dict(type=name) for name in types)]
-
-
-def _replace_default_hook(cfg: Config, name: str, host: type[Hook], replacement: str) -> None:
-    """Replace the type of a hook that is the host's, explicitly or by default."""
-    if cfg.get('default_hooks') is None:
-        cfg.default_hooks = ConfigDict()
-    hook = cfg.default_hooks.setdefault(name, ConfigDict(type=host.__name__))
-    if isinstance(hook, dict) and hook.get('type') in (
-        host,
-        host.__name__,
-        f'mmengine.{host.__name__}',
-    ):
-        hook['type'] = replacement
+    Args:
+        check: A function that may raise a `UserError`.
+    """
+    error: list[UserError | None] = [None]
+    if is_main_process():
+        try:
+            check()
+        except UserError as found:
+            error = [found]
+    broadcast_object_list(error)
+    if error[0] is not None:
+        raise error[0]
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -118,19 +122,27 @@ def build_runner(cfg: Config) -> Runner:
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
-def _replace_sync_bn(node: Any) -> None:
+def _replace_sync_bn(cfg: Config) -> None:
     """Replace every SyncBN, which runs on GPUs only, by BN, which has the same weights."""
-    if isinstance(node, dict):
-        if node.get('type') == 'SyncBN':
-            node['type'] = 'BN'
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for child in node:
-            _replace_sync_bn(child)
+    view = ConfigView(cfg)
+    for node in walk(cfg.model):
+        if isinstance(node.value, dict) and node.value.get('type') is not None:
+            kind = view.resolve(node.value, 'MODELS')
+            if isinstance(kind, type) and issubclass(kind, (nn.SyncBatchNorm, SyncBatchNorm)):
+                node.value['type'] = 'BN'
 
 
-def _distribute_on_cpu(cfg: Config) -> None:
-    """Start the process group with gloo; mmengine's own start-up assumes a GPU."""
+def _start_processes(cfg: Config) -> None:
+    """Start the process group, which the Runner would start later; on CPUs with gloo.
+
+    mmengine's own start-up assumes a GPU, and a FlexibleRunner's strategy has its own.
+    """
+    if torch.cuda.is_available() or cfg.launcher == 'mpi':
+        if 'strategy' not in cfg:
+            env = cfg.get('env_cfg') or {}
+            set_multi_processing(**env.get('mp_cfg', {}), distributed=True)
+            init_dist(cfg.launcher, **env.get('dist_cfg', {}))
+        return
     if cfg.launcher == 'slurm':
         _read_slurm(os.environ)
     dist.init_process_group('gloo')

@@ -10,7 +10,7 @@ from mmengine.registry import DATASETS
 from mmengine.runner import CheckpointLoader
 
 from ..config import ConfigView, Entry
-from ..engine.loading import check_whole_model
+from ..engine.checkpoint_keys import check_whole_model
 from ..errors import ConfigError
 from .config import build_model
 

@@ -10,6 +10,7 @@ from mmengine.config import utils as config_utils
 from ..checkpoint import reading, shipped
 from .mmcv_ops import install
 from .patch import Patch
+from .whole_files import BACKEND, WholeFilesBackend
 
 _CHECKPOINT = 'mmengine.runner.checkpoint'
 _SCHEMES = f'{_CHECKPOINT}.CheckpointLoader._schemes'
@@ -46,6 +47,7 @@ _SAFE_LOADERS = {
     # The maintained fork's other loaders call this one; upstream has none of this name.
     f'{_CHECKPOINT}._safe_torch_load': reading.safe_torch_load,
 }
+_BACKENDS = {f'mmengine.fileio.backends.backends[{BACKEND}]': WholeFilesBackend}
 _SHIPPED_WEIGHTS = {f'{_SCHEMES}[{shipped.SCHEME}]': shipped.load_from_package}
 
 SAFE_LOADING = Patch(
@@ -95,6 +97,12 @@ PATCHES = [
         why="Let mmengine load 'mmcloformer://NAME', the weights installed with this package.",
         replaces=tuple(_SHIPPED_WEIGHTS),
         replacements=_SHIPPED_WEIGHTS.items,
+    ),
+    Patch(
+        name='whole files',
+        why='Let `AtomicCheckpointHook` name the storage backend through which it saves.',
+        replaces=tuple(_BACKENDS),
+        replacements=_BACKENDS.items,
     ),
 ]
 """Patches in the order in which `import mmcloformer` applies them.

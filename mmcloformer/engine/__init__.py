@@ -1,24 +1,6 @@
-"""Additions to training and testing: hooks, reseeding, layer-wise learning rates, resuming."""
+"""Additions to training and testing: hooks, layer-wise learning rates, saving, resuming."""
 
-from . import (
-    checkpoint_hook,
-    hooks,
-    layer_decay,
-    loading,
-    reseeding,
-    resume_hook,
-    schedule_state,
-    testing,
-)
+from . import checkpoint_keys, hooks, layer_decay, pictures, resuming, saving, testing
 
 # Importing the modules registers their hooks and constructors.
-__all__ = [
-    'checkpoint_hook',
-    'hooks',
-    'layer_decay',
-    'loading',
-    'reseeding',
-    'resume_hook',
-    'schedule_state',
-    'testing',
-]
+__all__ = ['checkpoint_keys', 'hooks', 'layer_decay', 'pictures', 'resuming', 'saving', 'testing']

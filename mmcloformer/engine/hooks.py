@@ -6,15 +6,16 @@ from typing import Any
 
 import torch
 from mmengine.dataset import DefaultSampler
-from mmengine.dist import broadcast, get_world_size
+from mmengine.dist import broadcast, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, set_random_seed
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..checks.crashes import single_value_error
 from ..checks.schedule import late_warmups
+from ..compat.seeded_batches import mix_seeds
 from ..errors import DivergenceError, join_first
 
 
@@ -103,8 +104,7 @@ class LastBatchHook(Hook):
         batches = loader.batch_sampler
         self.batch_size = getattr(batches, 'batch_size', None) or 1
         single = (
-            # Reseeding has put a subclass in place of the class.
-            getattr(loader.sampler, 'original_class', type(loader.sampler)) is DefaultSampler
+            loader.sampler.__class__ is DefaultSampler
             and self.batch_size > 1
             and len(loader.sampler) % self.batch_size == 1
             and not getattr(batches, 'drop_last', False)
@@ -137,6 +137,30 @@ class LastBatchHook(Hook):
         batches = images == self.batch_size  # Not the boxes of a second stage.
         single = batches and inputs[0].numel() == images * channels
         self.found = self.found or (layer.training and single)
+
+
+@HOOKS.register_module()
+class ReseedHook(Hook):
+    """Reseed this process before every iteration, so that a resumed run repeats the same draws.
+
+    The host saves no generator's state: a resumed run would draw other drop paths, proposals and
+    mixtures than an uninterrupted one. `compat.seeded_batches` does this for augmentations.
+
+    Processes draw different numbers, so that each drops other paths. What has to be equal in all
+    of them is broadcast by the hosts (sizes of mmdet's BatchSyncRandomResize, mmengine's
+    `sync_random_seed`, MoCo's shuffle) or drawn from a generator of its own (samplers).
+    """
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Seed what is drawn before the first batch is loaded."""
+        self._reseed(runner)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Seed what the model draws."""
+        self._reseed(runner)
+
+    def _reseed(self, runner: Runner) -> None:
+        set_random_seed(mix_seeds(runner.seed, runner.iter, get_rank()))
 
 
 @HOOKS.register_module()

@@ -1,9 +1,21 @@
-"""Choosing the checkpoint to resume from."""
+"""Resuming a run: choosing the checkpoint, checking it, and what the host does not restore."""
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook, Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+from ..errors import CheckpointError
+
+# Fields of a config whose state a resumed run takes from the checkpoint.
+_RESTORED = ('optim_wrapper', 'param_scheduler')
+# Parts of a checkpoint besides the weights, and the argument of CheckpointHook that leaves it out.
+_OPTIONAL = {'optimizer': 'save_optimizer', 'param_schedulers': 'save_param_scheduler'}
 
 
 def resume_from_last_whole(cfg: Config) -> str | None:
@@ -27,7 +39,8 @@ def resume_from_last_whole(cfg: Config) -> str | None:
         cfg.resume, cfg.load_from = True, named
         return None
 
-    hook = cfg.get('default_hooks', {}).get('checkpoint', {})
+    # mmengine drops a hook that is None.
+    hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     patterns = {'epoch_*.pth', 'iter_*.pth', hook.get('filename_tmpl', '').replace('{}', '*')}
     folders = {work_dir, Path(named).parent if named else work_dir}
     files = {
@@ -64,3 +77,179 @@ def _is_usable(checkpoint: str | Path) -> bool:
     # Damaged headers raise the latter four.
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, ArithmeticError):
         return False
+
+
+@HOOKS.register_module()
+class ResumeHook(Hook):
+    """Check the checkpoint that a run resumes from, and tell if the run is finished.
+
+    mmengine saves `best_*.pth` without the state of optimizer and schedule. It resumes from such
+    a file with the number of the epoch, but with a new optimizer and the schedule at its start.
+    """
+
+    # Before the hooks that compare the weights with the model.
+    priority = 'HIGHEST'
+    _is_checked = False
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: Any) -> None:
+        """Check that the checkpoint has what resuming needs, and fits the optimizer.
+
+        Raises:
+            CheckpointError: If it has not, although the run saves it, or the optimizer has other
+                groups of parameters.
+        """
+        if self._is_checked:  # Another hook loads a checkpoint later.
+            return
+        self._is_checked = True
+        source = _source(runner)
+        parts = checkpoint if isinstance(checkpoint, Mapping) else {}
+        meta = parts['meta'] if isinstance(parts.get('meta'), Mapping) else {}
+        lacks = [name for name in ('epoch', 'iter') if name not in meta]
+        lacks += [name for name in ('message_hub', 'optimizer') if name not in parts]
+        if runner.param_schedulers and 'param_schedulers' not in parts:
+            lacks.append('param_schedulers')
+        # The schedule may have been added to the config of a run without one.
+        is_new = lacks == ['param_schedulers']
+        if not is_new and any(_is_saved(runner, meta, name) for name in lacks):
+            raise CheckpointError(
+                f'{source} holds weights, but not all that resuming needs (no {", ".join(lacks)}), '
+                f'as is usual of best_*.pth and of published or converted weights. Resume from an '
+                f'epoch_N.pth or iter_N.pth of the run. {_new_run(source)}'
+            )
+        if lacks:
+            runner.logger.warning(
+                f'{source} was saved without {" and ".join(lacks)}, which start anew, as the '
+                f'config says. default_hooks.checkpoint.save_optimizer and save_param_scheduler '
+                f'save them.'
+            )
+        _check_groups(runner, parts, source)
+        changed = [name for name in _RESTORED if not _is_in(meta.get('cfg'), runner.cfg, name)]
+        if changed:
+            runner.logger.warning(
+                f'{" and ".join(changed)} of the config differ from those of {source}. Resuming '
+                f'restores the optimizer and the schedule of the checkpoint, so that the changes '
+                f'have no effect. {_new_run(source)}'
+            )
+
+    def before_train(self, runner: Runner) -> None:
+        """Tell if nothing is left to train."""
+        loop = runner.train_loop
+        unit = 'epoch' if isinstance(loop, EpochBasedTrainLoop) else 'iter'
+        done, end = getattr(loop, unit), getattr(loop, f'max_{unit}s')
+        if done >= end:
+            source = _source(runner)
+            runner.logger.warning(
+                f'this training is finished: {source} is of {unit} {done}, and '
+                f'train_cfg.max_{unit}s is {end}. Nothing is left to do. To train longer, set '
+                f'train_cfg.max_{unit}s above {done}; the learning rate then follows the schedule '
+                f'stored in the checkpoint. {_new_run(source)}'
+            )
+
+
+@HOOKS.register_module()
+class MissedValidationHook(Hook):
+    """Let a resumed run make up for a validation that its checkpoint does not know of.
+
+    The host saves a checkpoint of an epoch before it validates the epoch, and a resumed run goes
+    on with the next one: the best checkpoint, EarlyStoppingHook and schedulers that watch a
+    metric would miss a validation. EarlyStoppingHook also forgets those before; their metrics are
+    in the log of the checkpoint.
+    """
+
+    # After the hooks that a validation calls are set up.
+    priority = 'LOWEST'
+    is_validated = False
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Note that the weights are about to change."""
+        self.is_validated = False
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Note that the weights are validated."""
+        self.is_validated = True
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Save whether the weights are validated: the host saves again after a best metric."""
+        checkpoint['meta']['is_validated'] = self.is_validated
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Restore it."""
+        if runner._resume:
+            self.is_validated = checkpoint['meta'].get('is_validated', False)
+
+    def before_train(self, runner: Runner) -> None:
+        """Repeat what EarlyStoppingHook has seen, and validate if something depends on it."""
+        loop = runner.train_loop
+        if not runner._resume or loop.iter == 0 or runner.val_loop is None:
+            return
+        stopping = [hook for hook in runner.hooks if isinstance(hook, EarlyStoppingHook)]
+        for hook in stopping:
+            if scores := runner.message_hub.log_scalars.get(f'val/{hook.monitor}'):
+                for score in scores.data[0]:
+                    hook.after_val_epoch(runner, {hook.monitor: score})
+        schedulers = runner.param_schedulers or []
+        several = schedulers.values() if isinstance(schedulers, dict) else [schedulers]
+        needs_validation = (
+            stopping
+            or any(getattr(hook, 'save_best', None) for hook in runner.hooks)
+            or any(getattr(each, 'need_val_args', False) for group in several for each in group)
+        )
+        if needs_validation and not self.is_validated and _is_validation_due(loop):
+            runner.logger.info('the checkpoint was saved before its validation, which comes first')
+            runner.val_loop.run()
+
+
+def _source(runner: Runner) -> str:
+    return str(getattr(runner, '_load_from', None) or 'the checkpoint')
+
+
+def _new_run(source: str) -> str:
+    return (
+        f'To start a new run from its weights, use --cfg-options load_from={source} and another '
+        f'--work-dir, without --resume.'
+    )
+
+
+def _is_saved(runner: Runner, meta: Mapping[str, Any], part: str) -> bool:
+    """Return whether the run saves a part of a checkpoint, by its config now and then."""
+    if part not in _OPTIONAL:
+        return True
+    argument = _OPTIONAL[part]
+    hooks = (hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
+    now = all(getattr(hook, argument) for hook in hooks)
+    return now and f'{argument}=False' not in str(meta.get('cfg', ''))
+
+
+def _check_groups(runner: Runner, checkpoint: Mapping[str, Any], source: str) -> None:
+    """Raise the error of torch's optimizers with what to do about it."""
+    groups = checkpoint.get('optimizer', {}).get('param_groups')
+    # Strategies of a FlexibleRunner regroup the parameters; several optimizers have no groups.
+    if groups is None or not isinstance(runner, Runner):
+        return
+    own, old = (
+        [len(group['params']) for group in each]
+        for each in (runner.optim_wrapper.optimizer.param_groups, groups)
+    )
+    if own != old:
+        raise CheckpointError(
+            f'the optimizer of {source} has {len(old)} groups with {sum(old)} parameters, that of '
+            f'this config {len(own)} with {sum(own)}. Resume with the optim_wrapper (constructor, '
+            f'paramwise_cfg) and frozen layers that the run was started with. {_new_run(source)}'
+        )
+
+
+def _is_in(text: Any, cfg: Config, field: str) -> bool:
+    """Return whether the config that a checkpoint holds as text has the same field."""
+    own = Config({field: cfg[field]}).pretty_text.strip() if field in cfg else ''
+    return own in text if isinstance(text, str) else True
+
+
+def _is_validation_due(loop: Any) -> bool:
+    """Return whether a host's loop validates after the epoch or iteration that it resumes from."""
+    loop._decide_current_val_interval()
+    done, end = loop.iter, loop.max_iters
+    if isinstance(loop, EpochBasedTrainLoop):
+        if loop.iter != loop.epoch * len(loop.dataloader):  # Saved within an epoch.
+            return False
+        done, end = loop.epoch, loop.max_epochs
+    return bool(done >= loop.val_begin and (done % loop.val_interval == 0 or done == end))

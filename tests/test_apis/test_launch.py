@@ -1,16 +1,28 @@
+import copy
 import errno
 import os
 import subprocess
 import sys
 
+import mmcv.ops
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, LoggerHook
+from mmengine.registry import HOOKS
+from torch import nn
 from torch.utils.data import DataLoader
 
 from mmcloformer.apis.cli import base_parser, exit_on_user_error
-from mmcloformer.apis.runner import guard_training, load_config, write_metrics_once
+from mmcloformer.apis.runner import (
+    _replace_sync_bn,
+    check_once,
+    guard_training,
+    load_config,
+    replace_default_hook,
+)
+from mmcloformer.config import walk
+from mmcloformer.errors import CheckpointError, DataError, UserError
 from tests.conftest import ROOT
 
 
@@ -19,21 +31,35 @@ def load(name, *args):
     return load_config(parser.parse_args([str(ROOT / 'configs' / f'{name}.py'), *args]))
 
 
-def norm_types(node):
-    children = node.values() if isinstance(node, dict) else node
-    for child in children:
-        if isinstance(child, (dict, list, tuple)):
-            yield from norm_types(child)
-    if isinstance(node, dict) and isinstance(node.get('norm_cfg'), dict):
-        yield node['norm_cfg']['type']
+def norm_types(cfg):
+    return [node.value['type'] for node in walk(cfg.model) if node.field.endswith('norm_cfg')]
 
 
 @pytest.mark.parametrize(('has_gpu', 'expected'), [(True, 'SyncBN'), (False, 'BN')])
 def test_norms_are_synchronised_on_gpus_only(monkeypatch, has_gpu, expected):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: has_gpu)
     cfg = load('upernet_cloformer_xs_ade20k')
-    assert list(norm_types(cfg.model)) == [expected, expected]
+    assert norm_types(cfg) == [expected, expected]
     assert cfg.sync_bn == ('torch' if has_gpu else None)
+
+
+@pytest.mark.parametrize(
+    'kind',
+    ['SyncBN', 'mmengine.SyncBN', 'MMSyncBN', nn.SyncBatchNorm, mmcv.ops.SyncBatchNorm],
+    ids=str,
+)
+@pytest.mark.parametrize('host', ['upernet_cloformer_xs_ade20k', 'retinanet_cloformer_xs_coco'])
+def test_every_form_of_a_synchronised_norm(tmp_path, kind, host):
+    base = Config.fromfile(ROOT / 'configs' / f'{host}.py')
+    base.model.backbone['norm_cfg'] = dict(type=kind, requires_grad=True)
+    cfg = copy.deepcopy(base)
+    _replace_sync_bn(cfg)
+    assert cfg.model.backbone.norm_cfg == dict(type='BN', requires_grad=True)
+    assert 'BN' in norm_types(cfg)
+    for other in ('GN', 'LN', nn.BatchNorm2d):
+        cfg.model.backbone.norm_cfg.type = other
+        _replace_sync_bn(cfg)
+        assert cfg.model.backbone.norm_cfg.type == other
 
 
 def test_mmpretrains_loaders_are_complete():
@@ -112,48 +138,54 @@ def test_a_process_of_several_loses_nothing_at_its_end(tmp_path):
     assert done.stdout.split('\n') == ['main', 'thread', 'at exit', '']
 
 
-@pytest.mark.parametrize(
-    ('hooks', 'expected'),
-    [
-        ({}, dict(type='OneWriterLoggerHook')),
-        (dict(default_hooks={}), dict(type='OneWriterLoggerHook')),
-        (
-            dict(default_hooks=dict(logger=dict(type='LoggerHook', interval=7))),
-            dict(type='OneWriterLoggerHook', interval=7),
-        ),
-        (dict(default_hooks=dict(logger=dict(type='Other'))), dict(type='Other')),
-        (dict(default_hooks=dict(logger=None)), None),
-    ],
-)
-def test_metrics_are_written_once_whatever_hooks_the_config_has(hooks, expected):
-    cfg = Config(hooks)
-    write_metrics_once(cfg)
-    assert cfg.default_hooks.logger == expected
+class OwnHook(CheckpointHook):
+    pass
 
 
 @pytest.mark.parametrize(
-    ('hooks', 'expected'),
+    ('name', 'host', 'replacement'),
     [
-        ({}, dict(type='AtomicCheckpointHook')),
-        (dict(checkpoint=dict(type=CheckpointHook)), dict(type='AtomicCheckpointHook')),
-        (
-            dict(checkpoint=dict(type='mmengine.CheckpointHook', interval=7)),
-            dict(type='AtomicCheckpointHook', interval=7),
-        ),
-        (dict(checkpoint=dict(type='TheirCheckpointHook')), dict(type='TheirCheckpointHook')),
-        (dict(checkpoint=None), None),
+        ('checkpoint', CheckpointHook, 'AtomicCheckpointHook'),
+        ('logger', LoggerHook, 'OneWriterLoggerHook'),
     ],
 )
-def test_only_the_hosts_own_checkpoint_hook_is_replaced(hooks, expected):
-    cfg = Config(dict(default_hooks=hooks))
+def test_only_the_hosts_own_hook_is_replaced(name, host, replacement):
+    def replaced(hooks):
+        cfg = Config(dict(default_scope='mmdet', default_hooks=hooks))
+        replace_default_hook(cfg, name, HOOKS.get(replacement))
+        return cfg.default_hooks[name]
+
+    for hooks in (None, {}, {'timer': None}):
+        assert replaced(hooks) == dict(type=replacement)
+    names = (host, host.__name__, f'mmengine.{host.__name__}')
+    for kind in (*names, f'mmengine.hooks.{host.__name__}'):
+        hook = replaced({name: dict(type=kind, interval=7)})
+        assert hook == dict(type=replacement, interval=7), kind
+    for hook in (None, dict(type=OwnHook), dict(type='EMAHook'), OwnHook()):
+        assert replaced({name: hook}) == hook
+
+
+@pytest.mark.parametrize('hooks', [None, {}, dict(checkpoint=None), dict(logger=None, timer=None)])
+def test_guards_fit_any_default_hooks(hooks):
+    cfg = Config(dict(default_hooks=hooks, custom_hooks=None))
     guard_training(cfg)
-    assert cfg.default_hooks.checkpoint == expected
     assert [hook.type for hook in cfg.custom_hooks] == [
         'FiniteLossHook',
         'ReseedHook',
+        'MissedValidationHook',
         'WarmUpHook',
         'LastBatchHook',
     ]
+
+
+@pytest.mark.parametrize('kind', [DataError, CheckpointError, UserError])
+def test_a_check_raises_its_own_error(kind):
+    def check():
+        raise kind('what to do')
+
+    with pytest.raises(kind, match='what to do'):
+        check_once(check)
+    check_once(lambda: None)
 
 
 def test_other_errors_keep_their_traceback():

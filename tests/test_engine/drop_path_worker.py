@@ -1,4 +1,4 @@
-"""One of two gloo processes that train a toy with drop path, started by test_reseeding.py."""
+"""One of two gloo processes that train a toy with drop path, started by test_hooks.py."""
 
 import json
 import sys

@@ -1,11 +1,20 @@
+import json
+import random
 import re
+import subprocess
+import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from mmcloformer.checkpoint import read_checkpoint
-from mmcloformer.compat.reseeding import _override_methods
+from mmcloformer.compat.seeded_batches import seed_batches
+from mmcloformer.engine.hooks import ReseedHook
 from mmcloformer.errors import ConfigError, DivergenceError
+from tests.conftest import ROOT
 from tests.toy import Toy, toy_runner, train
 
 
@@ -88,14 +97,7 @@ def test_a_last_batch_is_found_behind_a_reseeded_sampler(tmp_path):
     runner = toy_runner(
         tmp_path, model=Pooled(), batch_size=3, custom_hooks=[dict(type='LastBatchHook')]
     )
-    build = runner.build_dataloader
-
-    def build_and_override(*args, **kwargs):
-        loader = build(*args, **kwargs)
-        _override_methods(loader.batch_sampler.sampler)
-        return loader
-
-    runner.build_dataloader = build_and_override
+    seed_batches(runner)
     with pytest.raises(ConfigError, match='last batch'):
         runner.train()
     assert runner.iter == 0
@@ -105,3 +107,60 @@ def test_a_last_batch_is_found_behind_a_reseeded_sampler(tmp_path):
 def test_other_batches_and_models_are_left_alone(tmp_path, model, batch_size):
     train(tmp_path, 'LastBatchHook', model=model(), batch_size=batch_size)
     assert (tmp_path / 'epoch_1.pth').is_file()
+
+
+class Noisy(Toy):
+    """Draws from every generator that a model may draw from."""
+
+    def forward(self, inputs, target, mode='tensor'):
+        noise = torch.rand(()) + np.random.rand() + random.random()
+        return dict(loss=(self.layer(inputs) - noise).square().mean())
+
+
+@pytest.mark.parametrize('hooks', [[], ['ReseedHook']])
+def test_a_resumed_run_draws_the_same_numbers(tmp_path, hooks):
+    weights = []
+    for name, stops in (('alone', [4]), ('resumed', [1, 2, 4])):
+        for stop in stops:
+            runner = train(tmp_path / name, *hooks, model=Noisy(), epochs=stop, resume=True)
+        weights.append(runner.model.layer.bias)
+    assert weights[0].equal(weights[1]) == bool(hooks)
+
+
+def test_every_iteration_draws_other_numbers_and_every_seed(tmp_path):
+    draws = set()
+    for seed in (0, 1):
+        for iteration in range(20):
+            ReseedHook().before_train_iter(SimpleNamespace(seed=seed, iter=iteration), 0)
+            draws |= {float(torch.rand(())), np.random.rand(), random.random()}
+    assert len(draws) == 2 * 20 * 3
+
+
+def test_processes_drop_other_paths_and_repeat_them_after_resuming(tmp_path):
+    """What is broadcast stays equal in both."""
+    drawn = {}
+    for name, stops in (('alone', ['3']), ('resumed', ['1', '3'])):
+        worker = [sys.executable, '-m', 'tests.test_engine.drop_path_worker']
+        processes = [
+            subprocess.Popen(
+                [*worker, str(rank), tmp_path / f'{name}_store', tmp_path / name, *stops],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank in (0, 1)
+        ]
+        for process in processes:
+            output, _ = process.communicate(timeout=120)
+            assert process.returncode == 0, output[-3000:]
+        drawn[name] = [
+            json.loads((tmp_path / f'{name}_{rank}.json').read_text()) for rank in (0, 1)
+        ]
+        assert {file.name for file in (tmp_path / name).glob('*.pth*')} == {'epoch_3.pth'}
+    assert drawn['alone'] == drawn['resumed']
+    first, second = drawn['alone']
+    assert len(first) == len(second) == 3
+    for one, other in zip(first, second):
+        assert one[:-2] != other[:-2]
+        assert one[-2:] == other[-2:]

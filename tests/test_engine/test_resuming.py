@@ -5,7 +5,11 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from mmcloformer.checkpoint import read_checkpoint
 from mmcloformer.engine.resuming import resume_from_last_whole
+from mmcloformer.errors import CheckpointError
+from tests.test_engine.resuming import resume_with_warnings
+from tests.toy import toy_runner, train, validated_runner
 
 LAST = 'epoch_3.pth'
 WEIGHTS = torch.randn(1000, generator=torch.Generator().manual_seed(0))
@@ -121,3 +125,249 @@ def test_names_that_the_config_gives_them(tmp_path):
     hooks = dict(checkpoint=dict(filename_tmpl='ckpt_{}.pth'))
     cfg, _ = resume(tmp_path, default_hooks=hooks)
     assert cfg.load_from == str(tmp_path / 'ckpt_1.pth')
+
+
+@pytest.mark.parametrize('hooks', [None, {}, dict(checkpoint=None), dict(logger=None)])
+def test_configs_that_drop_hooks(work_dir, hooks):
+    (work_dir / LAST).write_bytes(b'half')
+    assert resume(work_dir, default_hooks=hooks)[0].load_from == str(work_dir / 'epoch_2.pth')
+
+
+HOOKS = ('WrapperKeysHook', 'WholeCheckpointHook', 'ResumeHook')
+SCHEDULE = dict(type='MultiStepLR', milestones=[2])
+
+
+def resume_run(checkpoint, work_dir, /, *, epochs=3, hooks=HOOKS, **settings):
+    settings = dict(param_scheduler=SCHEDULE) | settings
+    return resume_with_warnings(checkpoint, work_dir, epochs=epochs, hooks=hooks, **settings)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The folder of two epochs."""
+    train(tmp_path, epochs=2, param_scheduler=SCHEDULE)
+    return tmp_path
+
+
+def without(run, *keys, name='best_acc_epoch_1.pth', source='epoch_1.pth'):
+    """Write a checkpoint without some of its parts."""
+    checkpoint = torch.load(run / source, weights_only=False)
+    for key in keys:
+        del checkpoint[key]
+    torch.save(checkpoint, run / name)
+    return run / name
+
+
+def test_a_checkpoint_of_the_run_is_resumed_silently(run):
+    runner, warnings = resume_run(run / 'epoch_1.pth', run)
+    assert (runner.epoch, warnings) == (3, '')
+    # The reference: the same without these hooks.
+    plain, _ = resume_run(run / 'epoch_1.pth', run, hooks=[])
+    assert all(map(torch.equal, runner.model.parameters(), plain.model.parameters()))
+
+
+def test_what_the_host_saves_as_the_best_is_refused(tmp_path):
+    runner = toy_runner(tmp_path, epochs=2, checkpoint=dict(save_best='acc', rule='greater'))
+    hook = next(hook for hook in runner.hooks if hasattr(hook, 'save_best'))
+    runner.train()
+    hook.after_val_epoch(runner, dict(acc=0.5))
+    (best,) = tmp_path.glob('best_*.pth')
+    with pytest.raises(CheckpointError) as error:
+        resume_run(best, tmp_path)
+    for words in (f'{best} holds weights', 'no optimizer, param_schedulers', f'load_from={best}'):
+        assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        lambda checkpoint: checkpoint['state_dict'],
+        lambda checkpoint: dict(state_dict=checkpoint['state_dict']),
+        lambda checkpoint: dict(model=checkpoint['state_dict']),
+        lambda checkpoint: {key: checkpoint[key] for key in ('meta', 'state_dict')},
+        lambda checkpoint: {**checkpoint, 'meta': {}},
+        lambda checkpoint: {k: v for k, v in checkpoint.items() if k != 'message_hub'},
+        lambda checkpoint: {**checkpoint, 'meta': dict(arch='xxs')},
+        lambda checkpoint: {'backbone.weight': torch.zeros(1)},
+    ],
+)
+def test_weights_in_every_form_are_refused(run, content):
+    torch.save(content(torch.load(run / 'epoch_1.pth', weights_only=False)), run / 'weights.pth')
+    with pytest.raises(CheckpointError, match='holds weights, but not all that resuming needs'):
+        resume_run(run / 'weights.pth', run)
+
+
+def test_a_run_without_a_schedule_is_resumed(tmp_path):
+    train(tmp_path, epochs=1)
+    assert resume_run(tmp_path / 'epoch_1.pth', tmp_path, param_scheduler=None)[1] == ''
+    _, warnings = resume_run(tmp_path / 'epoch_1.pth', tmp_path)
+    assert 'without param_schedulers' in warnings
+
+
+def test_what_the_run_does_not_save_may_be_missing(tmp_path):
+    settings = dict(param_scheduler=SCHEDULE, checkpoint=dict(save_optimizer=False))
+    train(tmp_path, epochs=3, **settings)
+    checkpoint = tmp_path / 'epoch_2.pth'
+    assert 'optimizer' not in read_checkpoint(checkpoint)
+    runner, warnings = resume_run(checkpoint, tmp_path, **settings)
+    assert runner.epoch == 3
+    assert 'without optimizer, which start anew' in warnings
+    assert runner.optim_wrapper.param_groups[0]['lr'] == pytest.approx(0.1)  # The warning is true.
+    best = without(tmp_path, 'param_schedulers', source='epoch_2.pth')
+    with pytest.raises(CheckpointError, match='no optimizer, param_schedulers'):
+        resume_run(best, tmp_path, **settings)
+    settings['checkpoint'] |= dict(save_param_scheduler=False)
+    _, warnings = resume_run(best, tmp_path, **settings)
+    assert 'without optimizer and param_schedulers' in warnings
+
+
+def test_a_checkpoint_that_a_hook_loads_later_is_not_checked(run):
+    runner, _ = resume_run(run / 'epoch_2.pth', run)
+    runner.load_checkpoint(str(without(run, 'optimizer')))
+
+
+@pytest.mark.parametrize('epochs', [1, 2])
+def test_a_finished_run_says_so(run, epochs):
+    runner, warnings = resume_run(run / 'epoch_2.pth', run, epochs=epochs)
+    assert runner.epoch == 2
+    assert (
+        f'is finished: {run}/epoch_2.pth is of epoch 2, and train_cfg.max_epochs is {epochs}.'
+        in warnings
+    )
+    assert 'set train_cfg.max_epochs above 2' in warnings
+    assert f'load_from={run}/epoch_2.pth' in warnings
+
+
+def test_a_finished_run_by_iterations(tmp_path):
+    settings = dict(
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=2), checkpoint=dict(by_epoch=False)
+    )
+    train(tmp_path, **settings)
+    _, warnings = resume_run(tmp_path / 'iter_2.pth', tmp_path, param_scheduler=None, **settings)
+    assert 'is of iter 2, and train_cfg.max_iters is 2' in warnings
+    settings['train_cfg'] = dict(type='IterBasedTrainLoop', max_iters=3)
+    assert resume_run(tmp_path / 'iter_2.pth', tmp_path, param_scheduler=None, **settings)[1] == ''
+
+
+SGD = dict(type='SGD', lr=0.1, weight_decay=0.01)
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(optim_wrapper=dict(optimizer=SGD | dict(lr=9.0))),
+        dict(optim_wrapper=dict(optimizer=SGD, clip_grad=dict(max_norm=1))),
+        dict(param_scheduler=[dict(type='MultiStepLR', milestones=[1])]),
+        dict(param_scheduler=dict(type='CosineAnnealingLR', T_max=3)),
+        {},
+    ],
+)
+def test_a_changed_schedule_has_no_effect_and_is_told(tmp_path, changes):
+    schedule = dict(type='MultiStepLR', milestones=[2], end=3)
+    settings = dict(optim_wrapper=dict(optimizer=SGD), param_scheduler=schedule)
+
+    def run(epochs, **fields):
+        return dict(epochs=epochs, cfg=dict(fields), **fields)
+
+    train(tmp_path, **run(1, **settings))
+    runner, warnings = resume_run(
+        tmp_path / 'epoch_1.pth', tmp_path, **run(3, **settings | changes)
+    )
+    for field in settings:
+        assert (f'{field} of the config differ' in warnings) == (field in changes)
+    if 'optim_wrapper' in changes:  # The warning is true.
+        assert runner.optim_wrapper.param_groups[0]['lr'] == pytest.approx(0.1 * 0.1)
+
+
+@pytest.mark.parametrize(
+    'wrapper',
+    [
+        dict(optimizer=SGD, paramwise_cfg=dict(bias_decay_mult=0.0)),
+        dict(optimizer=SGD, paramwise_cfg=dict(bias_lr_mult=2.0)),
+    ],
+)
+def test_other_groups_of_parameters_are_an_error(run, wrapper):
+    with pytest.raises(CheckpointError, match=r'has 1 groups with 2 .* config 2 with 2'):
+        resume_run(run / 'epoch_1.pth', run, optim_wrapper=wrapper)
+
+
+def scores_of(*values):
+    return [dict(acc=value) for value in values]
+
+
+EARLY = dict(type='EarlyStoppingHook', monitor='acc', rule='greater', patience=3, min_delta=0.0)
+PLATEAU = dict(
+    type='ReduceOnPlateauLR', monitor='acc', rule='greater', factor=0.5, patience=1, end=9
+)
+
+
+def validate(work_dir, scores, *hooks, **settings):
+    checkpoint = dict(type='AtomicCheckpointHook') | settings.pop('checkpoint', {})
+    runner = validated_runner(
+        work_dir,
+        scores_of(*scores),
+        custom_hooks=[*hooks, dict(type='MissedValidationHook')],
+        checkpoint=checkpoint,
+        **settings,
+    )
+    runner.train()
+    return runner
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+@pytest.mark.parametrize('save_best', [None, 'acc'])
+@pytest.mark.parametrize('stop', [1, 2, 3, 4])
+def test_early_stopping_stops_where_an_uninterrupted_run_does(tmp_path, stop, save_best, by_epoch):
+    scores = [0.1, 0.5, 0.4, 0.3, 0.2, 0.6, 0.7]  # The third after the best is the fifth.
+    unit = 'epoch' if by_epoch else 'iter'
+    checkpoint = dict(save_best=save_best, rule='greater', by_epoch=by_epoch)
+
+    def run(work_dir, end, scores, **settings):
+        settings.update(
+            train_cfg={'by_epoch': by_epoch, f'max_{unit}s': end, 'val_interval': 1},
+            sampler='DefaultSampler' if by_epoch else 'InfiniteSampler',
+        )
+        return validate(work_dir, scores, EARLY, checkpoint=checkpoint, **settings)
+
+    alone = run(tmp_path / 'alone', 7, scores)
+    assert getattr(alone, unit) == 5
+    run(tmp_path / 'work', stop, scores)
+    # A checkpoint that is saved again with the best metric knows of its validation.
+    known = save_best and scores[stop - 1] == max(scores[:stop])
+    resumed = run(tmp_path / 'work', 7, scores[stop if known else stop - 1 :], resume=True)
+    assert getattr(resumed, unit) == 5
+    best = {file.name for file in (tmp_path / 'alone').glob('best*')}
+    assert {file.name for file in (tmp_path / 'work').glob('best*')} == best
+
+
+def test_a_run_that_has_stopped_early_goes_no_further(tmp_path):
+    validate(tmp_path, [0.5, 0.4, 0.3, 0.2], EARLY, epochs=9)
+    runner = validate(tmp_path, [0.2], EARLY, epochs=9, resume=True)
+    assert runner.epoch == 4
+
+
+def test_schedules_that_watch_a_metric(tmp_path):
+    scores = [0.5, 0.4, 0.3, 0.2, 0.1, 0.0]
+    settings = dict(param_scheduler=PLATEAU, optim_wrapper=dict(optimizer=SGD))
+    alone = validate(tmp_path / 'alone', scores, epochs=6, **settings)
+    validate(tmp_path / 'work', scores, epochs=3, **settings)
+    resumed = validate(tmp_path / 'work', scores[2:], epochs=6, resume=True, **settings)
+    rates = [runner.optim_wrapper.param_groups[0]['lr'] for runner in (alone, resumed)]
+    assert rates[0] == rates[1] < 0.1
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {},  # Nothing depends on the validation.
+        dict(checkpoint=dict(save_best='acc'), train_cfg=dict(max_epochs=5, val_interval=2)),
+        dict(checkpoint=dict(save_best='acc'), train_cfg=dict(max_epochs=5, val_begin=4)),
+    ],
+)
+def test_a_validation_that_is_not_due_is_not_repeated(tmp_path, settings):
+    train_cfg = dict(dict(by_epoch=True, val_interval=1), **settings.get('train_cfg', {}))
+    settings = dict(settings, train_cfg=dict(train_cfg, max_epochs=3))
+    validate(tmp_path, [0.1] * 3, **settings)
+    settings['train_cfg']['max_epochs'] = 4
+    runner = validate(tmp_path, [0.2], resume=True, **settings)
+    assert runner.epoch == 4

@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.hooks import LoggerHook
 
-from mmcloformer.engine.testing import BgrToRgbHook, OneWriterLoggerHook, build_dump_metric
+from mmcloformer.engine.testing import OneWriterLoggerHook, build_dump_metric
 
 
 @pytest.mark.parametrize('rank', [0, 1])
@@ -14,12 +14,6 @@ def test_only_the_main_process_writes_the_metrics_of_a_test(monkeypatch, rank):
     monkeypatch.setattr(LoggerHook, 'after_test_epoch', lambda *args: written.append(args[1:]))
     OneWriterLoggerHook().after_test_epoch('runner', dict(mAP=0.5))
     assert written == [('runner', dict(mAP=0.5))] * (rank == 0)
-
-
-def test_channels_are_reversed():
-    batch = dict(inputs=torch.arange(6).reshape(1, 3, 1, 2))
-    BgrToRgbHook().after_test_iter(None, 0, batch)
-    assert batch['inputs'].flatten().tolist() == [4, 5, 2, 3, 0, 1]
 
 
 @pytest.mark.parametrize(('scope', 'keeps_logits'), [('mmseg', False), ('mmpretrain', True)])

@@ -1,21 +1,16 @@
 import os
 import resource
-import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
-from mmengine.evaluator import BaseMetric, Evaluator
-from mmengine.fileio import LocalBackend
-from mmengine.hooks import CheckpointHook
-from mmengine.runner import Runner
 
 from mmcloformer.checkpoint import read_checkpoint
 from mmcloformer.checkpoint.saving import write_whole
-from mmcloformer.engine import checkpoint_hook
+from mmcloformer.compat.whole_files import WholeFilesBackend
 from mmcloformer.errors import CheckpointError
-from tests.toy import Toy, toy_runner
+from tests.toy import Toy, toy_runner, validated_runner
 
 ATOMIC = dict(type='AtomicCheckpointHook')
 
@@ -37,42 +32,6 @@ def names(folder):
 
 def interrupt(*_):
     raise KeyboardInterrupt
-
-
-class Scores(BaseMetric):
-    """Metrics that are given for every validation."""
-
-    def __init__(self, *scores):
-        super().__init__()
-        self.scores = list(scores)
-
-    def process(self, data_batch, data_samples):
-        self.results.append(0)
-
-    def compute_metrics(self, results):
-        return self.scores.pop(0)
-
-
-class Validated(Toy):
-    def forward(self, inputs, target, mode='tensor'):
-        return [dict()] if mode == 'predict' else super().forward(inputs, target, mode)
-
-
-def validated_runner(work_dir, scores, *, model=None, **settings):
-    data = [dict(inputs=torch.ones(4), target=torch.ones(4))]
-    return toy_runner(
-        work_dir,
-        model=model or Validated(),
-        val_dataloader=dict(
-            dataset=data,
-            batch_size=1,
-            sampler=dict(type='DefaultSampler', shuffle=False),
-            collate_fn=dict(type='default_collate'),
-        ),
-        val_cfg=dict(),
-        val_evaluator=Evaluator([Scores(*scores)]),
-        **settings,
-    )
 
 
 def test_a_file_is_written_and_replaced(tmp_path):
@@ -97,7 +56,7 @@ def test_training_on_a_full_disk_keeps_the_only_checkpoint(tmp_path):
     toy_runner(tmp_path, epochs=1, **settings).train()
     with files_up_to(2_000_000), pytest.raises(CheckpointError) as error:
         toy_runner(tmp_path, epochs=3, resume=True, **settings).train()
-    for words in ('epoch_2.pth', 'File too large', 'about 4.0 MB', 'MB are free', '--resume'):
+    for words in ('epoch_2.pth', 'File too large', '4.0 MB', 'MB are free', '--resume'):
         assert words in str(error.value)
     assert read_checkpoint(tmp_path / 'epoch_1.pth')['meta']['epoch'] == 1
     assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'epoch_1.pth')
@@ -119,9 +78,11 @@ def test_an_interrupted_save_changes_nothing(tmp_path, monkeypatch, moment):
             patch.setattr(Path, 'replace', interrupt)
         with pytest.raises(KeyboardInterrupt):
             toy_runner(tmp_path, epochs=2, resume=True, **settings).train()
-    assert names(tmp_path) == {'epoch_1.pth', 'epoch_2.pth.part'}
+    assert names(tmp_path) == {'epoch_1.pth'}
+    assert (tmp_path / 'unfinished.part').is_file()
     toy_runner(tmp_path, epochs=2, resume=True, **settings).train()
     assert names(tmp_path) == {'epoch_2.pth'}
+    assert not list(tmp_path.glob('*.part'))
 
 
 @pytest.mark.parametrize('by_epoch', [True, False])
@@ -173,68 +134,72 @@ def test_the_best_checkpoints_are_those_of_the_host(tmp_path, hook):
 def test_a_best_checkpoint_goes_only_after_the_better_one_is_complete(tmp_path, monkeypatch):
     scores = [dict(acc=0.1), dict(acc=0.5)]
     checkpoint = dict(ATOMIC, save_best='acc', max_keep_ckpts=1)
-    flush, seen = checkpoint_hook._flush, []
+    rename, seen = Path.replace, {}
 
-    def look(path):
-        seen.append((path.name, names(tmp_path)))
-        flush(path)
+    def look(path, target):
+        rename(path, target)
+        seen[target.name] = names(tmp_path)
 
-    monkeypatch.setattr(checkpoint_hook, '_flush', look)
+    monkeypatch.setattr(Path, 'replace', look)
     validated_runner(tmp_path, scores, epochs=2, checkpoint=checkpoint).train()
-    present = dict(seen)['best_acc_epoch_2.pth.part']
-    assert present == {'epoch_2.pth', 'best_acc_epoch_1.pth', 'best_acc_epoch_2.pth.part'}
+    both = {'epoch_2.pth', 'best_acc_epoch_1.pth', 'best_acc_epoch_2.pth'}
+    assert seen['best_acc_epoch_2.pth'] == both
     assert names(tmp_path) == {'epoch_2.pth', 'best_acc_epoch_2.pth'}
 
 
-def test_a_file_created_anew_after_its_removal_stays(tmp_path):
-    """A file is removed only if it is still the one that the host asked to remove."""
-    runner = toy_runner(tmp_path, checkpoint=ATOMIC)
-    runner.train()
-    saver = checkpoint_hook._AtomicSaver(runner)
-    backend = checkpoint_hook._RemovalRecorder(saver.outdated)
-    kept, removed = tmp_path / 'kept.pth', tmp_path / 'removed.pth'
-    for file in (kept, removed):
+@pytest.mark.parametrize('name', ['epoch_2.pth', 'best_acc_epoch_2.pth', 'epoch_2.pth again'])
+def test_what_a_killed_process_left_is_removed(tmp_path, monkeypatch, name):
+    """Even if the resumed run saves nothing of that name."""
+    checkpoint = dict(ATOMIC, save_best='acc')
+    scores = [dict(acc=0.1), dict(acc=0.5)]
+    rename = Path.replace
+
+    def interrupt_once(path, target):
+        if target.name == name.split()[0] and (target.exists() or 'again' not in name):
+            raise KeyboardInterrupt
+        rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, 'replace', interrupt_once)
+        with pytest.raises(KeyboardInterrupt):
+            validated_runner(tmp_path, scores, epochs=2, checkpoint=checkpoint).train()
+    assert list(tmp_path.glob('*.part'))
+    resumed = dict(epochs=2, checkpoint=checkpoint, resume=True)
+    validated_runner(tmp_path, [dict(acc=0.5)], **resumed).train()
+    assert not list(tmp_path.glob('*.part'))
+
+
+def test_removals_wait_for_the_next_complete_file(tmp_path):
+    backend = WholeFilesBackend([])
+    again = WholeFilesBackend(backend.outdated)  # mmengine builds one for each operation.
+    other = tmp_path / 'other'
+    other.mkdir()
+    for file in (tmp_path / 'a.pth', tmp_path / 'b.pth', other / 'best.pth'):
         file.write_bytes(b'old')
         backend.remove(str(file))
-    (tmp_path / 'new').write_bytes(b'new')
-    (tmp_path / 'new').replace(kept)
-    saver.save_checkpoint(str(tmp_path), 'next.pth', save_param_scheduler=False)
-    assert kept.read_bytes() == b'new'
-    assert names(tmp_path) == {'epoch_1.pth', 'kept.pth', 'next.pth'}
+    assert names(tmp_path) == {'a.pth', 'b.pth'}
+    with files_up_to(1000), pytest.raises(CheckpointError):
+        again.put(bytes(100_000), str(tmp_path / 'c.pth'))
+    assert names(tmp_path) == {'a.pth', 'b.pth'}
+    again.put(b'new', str(tmp_path / 'b.pth'))
+    assert names(tmp_path) == {'b.pth'}
+    assert (tmp_path / 'b.pth').read_bytes() == b'new'
+    # That of the run that this one was resumed from.
+    assert (other / 'best.pth').is_file()
 
 
-def test_removals_of_a_failed_save_are_forgotten(tmp_path):
-    settings = dict(checkpoint=dict(ATOMIC, max_keep_ckpts=1), model=Toy(ballast=4_000_000))
-    runner = toy_runner(tmp_path, epochs=2, **settings)
-    saved = Runner.save_checkpoint
-
-    def fail(self, out_dir, filename, *args, **kwargs):
-        if filename.startswith('epoch_2'):
-            raise OSError(28, 'No space left on device')
-        saved(self, out_dir, filename, *args, **kwargs)
-
-    runner.save_checkpoint = fail.__get__(runner)
-    with pytest.raises(CheckpointError, match='No space left'):
-        runner.train()
-    (hook,) = (hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
-    assert not hook._saver.outdated
-    assert type(hook.file_backend) is LocalBackend
-    assert names(tmp_path) == {'epoch_1.pth'}
-
-
-def test_folders_are_saved_and_removed_too(tmp_path):
-    """As by DeepSpeed and sharded models."""
-    runner = toy_runner(tmp_path, epochs=3, checkpoint=dict(ATOMIC, max_keep_ckpts=1))
-
-    def save(out_dir, filename, *args, **kwargs):
-        folder = Path(out_dir, filename)
-        folder.mkdir()
-        (folder / 'rank0.pth').write_bytes(b'shard')
-
-    runner.save_checkpoint = save
+@pytest.mark.parametrize('resume', [False, True])
+@pytest.mark.parametrize('name', ['epoch_1.pth', 'best_acc_epoch_9.pth', 'iter_7.pth'])
+def test_checkpoints_of_another_run_are_told(tmp_path, name, resume):
+    folder = tmp_path / 'out' / 'work'
+    folder.mkdir(parents=True)
+    (folder / name).write_bytes(b'old')
+    checkpoint = dict(ATOMIC, out_dir=str(tmp_path / 'out'))
+    runner = toy_runner(tmp_path / 'work', checkpoint=checkpoint, resume=resume)
     runner.train()
-    assert names(tmp_path) == {'epoch_3.pth'}
-    assert (tmp_path / 'epoch_3.pth' / 'rank0.pth').read_bytes() == b'shard'
+    log = Path(runner.log_dir, f'{runner.timestamp}.log').read_text()
+    assert ('checkpoints of another run' in log) != resume
+    assert (folder / name).is_file()
 
 
 def test_publishing(tmp_path):
@@ -243,14 +208,3 @@ def test_publishing(tmp_path):
     (published,) = names(tmp_path / 'whole') - {'epoch_1.pth'}
     assert published.startswith('epoch_1-')
     assert read_checkpoint(tmp_path / 'whole' / published).keys() == {'meta', 'state_dict'}
-
-
-def test_other_processes_write_nothing(tmp_path, monkeypatch):
-    """The other ranks call the hook as well."""
-    shutil.rmtree(tmp_path)
-    runner = toy_runner(tmp_path, checkpoint=ATOMIC)
-    saver = checkpoint_hook._AtomicSaver(runner)
-    for module in ('mmengine.dist.utils', 'mmcloformer.engine.checkpoint_hook'):
-        monkeypatch.setattr(f'{module}.is_main_process', lambda *_: False)
-    saver.save_checkpoint(str(tmp_path), 'epoch_1.pth')
-    assert names(tmp_path) == set()

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmdet.engine.hooks import DetVisualizationHook
+from mmdet.models import RetinaNet
 from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
@@ -14,12 +16,13 @@ from mmengine.registry import HOOKS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
 from mmpretrain.structures import DataSample
 from mmpretrain.visualization import UniversalVisualizer
+from mmseg.engine.hooks import SegVisualizationHook
+from mmseg.models import EncoderDecoder
 from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 from PIL import Image
 
-from mmcloformer.engine.drawing.folders import find_root
-from mmcloformer.engine.testing import draw_predictions
+from mmcloformer.engine.pictures import _to_rgb, draw_predictions, find_root
 
 NAMES = ['a/1.png', 'b/1.png', 'b/below/1.png', 'b/2.png']
 
@@ -72,15 +75,17 @@ def draw(scope, work_dir, paths, folder='pictures', hook=None):
     """Draw in two batches, as `tools/test.py` sets the config up; returns the pictures."""
     kind, visualizer, sample = HOSTS[scope]
     init_default_scope(scope)
-    visualizer.get_instance('drawing').dataset_meta = dict(classes=['one'], palette=[[0, 255, 0]])
+    drawer = visualizer.get_instance('drawing')
+    drawer.dataset_meta = dict(classes=['one'], palette=[[0, 255, 0]])
     hooks = dict(visualization=dict(type=kind) if hook is None else hook)
-    cfg = Config(dict(default_scope=scope, default_hooks=hooks, custom_hooks=[]))
+    cfg = Config(dict(default_scope=scope, default_hooks=hooks))
     draw_predictions(cfg, folder)
     built = HOOKS.build(cfg.default_hooks.visualization)
     runner = SimpleNamespace(
         work_dir=str(work_dir),
         timestamp='run',
         log_dir=str(work_dir / 'run'),
+        visualizer=drawer,
         logger=MMLogger.get_current_instance(),
         test_dataloader=SimpleNamespace(dataset=Images(paths)),
     )
@@ -90,7 +95,7 @@ def draw(scope, work_dir, paths, folder='pictures', hook=None):
             np.array(Image.open(path)) if path else np.zeros((48, 64, 3), np.uint8)
             for path in paths[batch : batch + 2]
         ]
-        inputs = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        inputs = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).flip(1)  # in BGR
         outputs = [sample(path) for path in paths[batch : batch + 2]]
         built.after_test_iter(runner, batch // 2, dict(inputs=inputs), outputs)
     found = Path(work_dir, 'run', folder)
@@ -125,26 +130,71 @@ def test_images_of_one_folder_are_drawn_into_one(scope, root, monkeypatch):
     assert all('/' not in name for name in pictures)
 
 
+def test_colours_and_versions_of_an_image(tmp_path):
+    """mmpretrain's batches are in BGR; test-time augmentation has a batch per version."""
+    blue = torch.tensor([200, 0, 0], dtype=torch.uint8)[:, None, None].expand(1, 3, 48, 64)
+    for inputs in (blue, [blue.flip(1), blue]):
+        image = _to_rgb(inputs, 0)
+        assert image.shape == (48, 64, 3)
+        assert image[0, 0].tolist() == [0, 0, 200]
+
+
 def test_images_without_a_path(root):
     """mmpretrain's hook names their pictures by number."""
     pictures = draw('mmpretrain', root, [None] * 3)
     assert sorted(pictures) == ['0_0.png', '1_0.png', '2_0.png']
 
 
-@pytest.mark.parametrize('hooks', [{}, dict(default_hooks=None), dict(default_hooks={})])
-def test_configs_without_a_visualization_hook(hooks):
-    cfg = Config(dict(default_scope='mmdet', **hooks))
+@pytest.mark.parametrize(
+    'hooks',
+    [
+        {},
+        dict(default_hooks=None),
+        dict(default_hooks={}),
+        dict(default_hooks=dict(visualization=None)),
+    ],
+)
+@pytest.mark.parametrize('host', HOSTS)
+def test_configs_without_a_visualization_hook(hooks, host):
+    cfg = Config(dict(default_scope=host, **hooks))
     draw_predictions(cfg, 'pictures')
     assert cfg.default_hooks.visualization == dict(
-        type='DetFoldersVisualizationHook', draw=True, test_out_dir='pictures'
+        type='PicturesHook', host=host, folder='pictures'
     )
 
 
+@pytest.mark.parametrize(
+    ('model', 'hook'),
+    [(RetinaNet, DetVisualizationHook), (EncoderDecoder, SegVisualizationHook)],
+)
+def test_classes_in_place_of_names(model, hook):
+    """As in pure-Python configs, which set no scope."""
+    hooks = dict(visualization=dict(type=hook, wait_time=1, interval=9))
+    cfg = Config(dict(default_scope=None, model=dict(type=model), default_hooks=hooks))
+    draw_predictions(cfg, 'pictures')
+    host = model.__module__.partition('.')[0]
+    assert cfg.default_hooks.visualization == dict(
+        type='PicturesHook', host=host, folder='pictures', wait_time=1
+    )
+
+
+def test_the_settings_of_the_hosts_hook_are_kept():
+    hook = dict(type='DetVisualizationHook', score_thr=0.7, backend_args=dict(backend='local'))
+    cfg = Config(dict(default_scope='mmdet', default_hooks=dict(visualization=hook)))
+    draw_predictions(cfg, 'pictures')
+    found = cfg.default_hooks.visualization
+    assert (found.pred_score_thr, found.backend_args) == (0.7, dict(backend='local'))
+
+
+class OwnHook(SegVisualizationHook):
+    pass
+
+
 def test_a_hook_of_another_class_is_kept():
-    hooks = dict(visualization=dict(type='OwnHook'))
+    hooks = dict(visualization=dict(type=OwnHook))
     cfg = Config(dict(default_scope='mmseg', default_hooks=hooks, visualizer={}))
     draw_predictions(cfg, 'pictures')
-    assert cfg.default_hooks.visualization == dict(type='OwnHook', draw=True, interval=1)
+    assert cfg.default_hooks.visualization == dict(type=OwnHook, draw=True, interval=1)
     assert cfg.visualizer.vis_backends[0].img_save_dir == '../pictures'
 
 
@@ -164,7 +214,7 @@ def test_the_folder_of_all_images(paths, root):
 
 
 def test_several_processes_are_told(monkeypatch, root):
-    monkeypatch.setattr('mmcloformer.engine.drawing.folders.get_world_size', lambda: 2)
+    monkeypatch.setattr('mmcloformer.engine.pictures.get_world_size', lambda: 2)
     warnings = []
     monkeypatch.setattr(MMLogger, 'warning', lambda self, text: warnings.append(text))
     draw('mmdet', root, [str(root / 'images' / NAMES[0])])

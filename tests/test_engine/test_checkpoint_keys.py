@@ -7,7 +7,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmcloformer.apis.config import build_model, read_config
-from mmcloformer.engine.loading import WholeCheckpointHook, WrapperKeysHook, match_keys
+from mmcloformer.engine.checkpoint_keys import WholeCheckpointHook, WrapperKeysHook, match_keys
 from mmcloformer.errors import CheckpointError
 from tests.conftest import ROOT
 from tests.toy import Toy, toy_runner, train

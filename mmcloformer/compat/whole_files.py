@@ -1,0 +1,61 @@
+"""A storage backend of mmengine whose files are whole or absent."""
+
+import os
+import shutil
+from pathlib import Path
+
+from mmengine.fileio import LocalBackend
+
+from ..errors import CheckpointError
+
+BACKEND = 'mmcloformer-whole-files'
+# One name, so that each file replaces what a killed process left of another one.
+PARTIAL = 'unfinished.part'
+
+
+class WholeFilesBackend(LocalBackend):
+    """Writes files under a temporary name and renames them; removes files only after that.
+
+    For the checkpoints of one folder. mmengine removes the outdated ones before it saves the next
+    one, and writes in place: a process that is killed in between, or a full disk, loses both.
+
+    Args:
+        outdated: Files to remove after the next one is complete. mmengine builds a backend for
+            each operation; all that share this list act as one. It dumps the list as JSON.
+    """
+
+    def __init__(self, outdated: list[str]) -> None:
+        self.outdated = outdated
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write a file, then remove the outdated ones in its folder.
+
+        Raises:
+            CheckpointError: If it cannot be written; no other file is changed then.
+        """
+        path = Path(filepath)
+        partial = path.with_name(PARTIAL)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open('wb') as file:
+                file.write(obj)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            free = shutil.disk_usage(path.parent).free
+            raise CheckpointError(
+                f'{path} could not be saved: {error.strerror or error}. It needs '
+                f'{len(obj) / 1e6:.1f} MB, {free / 1e6:.1f} MB are free there. The checkpoints '
+                f'saved before are complete: free some space and continue with --resume.'
+            ) from error
+        # A run that was resumed from another folder leaves the best checkpoint there alone.
+        for old in map(Path, self.outdated):
+            if old != path and old.parent.resolve() == path.parent.resolve():
+                old.unlink(missing_ok=True)
+        self.outdated.clear()
+
+    def remove(self, filepath: str | Path) -> None:
+        """Remove a file after the next one is complete."""
+        self.outdated.append(str(filepath))
