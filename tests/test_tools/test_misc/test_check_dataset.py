@@ -2,6 +2,8 @@
 
 import shutil
 
+import pytest
+
 from tests.conftest import ROOT, coco_options
 from tests.tiny import write_detector
 
@@ -32,6 +34,7 @@ def test_every_bad_file_is_listed_and_the_good_are_not(tool_error, shapes, tmp_p
     assert 'Traceback' not in output
 
 
+@pytest.mark.slow  # It starts a process; test_hint.py has the quick tests.
 def test_training_names_the_tool(run_tool, shapes, tmp_path):
     root = shutil.copytree(shapes / 'coco', tmp_path / 'coco')
     for file in (root / 'train2017').iterdir():
