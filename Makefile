@@ -11,7 +11,7 @@ STAMP = $(VENV)/.mmcloformer-installed
 DEMO = configs/demo/retinanet_cloformer_xxs_shapes.py
 DEMO_DIR = work_dirs/demo
 
-.PHONY: install demo demo-all test test-slow test-upstream test-oldest test-newest-python lint
+.PHONY: install demo demo-all lint test test-slow test-nightly test-upstream test-oldest test-newest-python
 
 install: $(STAMP)
 
@@ -39,26 +39,26 @@ demo-all: $(STAMP)
 # One process per core, each with one thread. A file stays in one process, so that its fixtures
 # (trained models) are made once; files start in the order in which tests/conftest.py sorts them.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
-MARK = not slow
 
 test: $(STAMP)
-	$(PYTEST) -m "$(MARK)" $(TESTS)
+	$(PYTEST) -m "not slow" $(TESTS)
 
-# Without the tests that give the same result on both stacks.
+# The fast tests in other environments, or the part of them that TESTS names.
 test-upstream:
-	$(MAKE) test VENV=.venv-upstream STACK=openmmlab MARK="not slow and not stack_independent"
+	$(MAKE) test VENV=.venv-upstream STACK=openmmlab
 
-# The ends of the promised range: the lowest torch on the lowest Python, and the highest Python.
-PARTS = $(addprefix tests/test_, models engine checkpoint compat apis api_page.py finetune.py \
-	tools/test_train_and_test.py tools/test_custom.py)
+# The lowest torch on the lowest Python, and the highest Python.
 test-oldest:
-	$(MAKE) test VENV=.venv-oldest PYTHON=python3.10 TORCH=torch-oldest TESTS="$(PARTS)"
+	$(MAKE) test VENV=.venv-oldest PYTHON=python3.10 TORCH=torch-oldest
 
 test-newest-python:
-	$(MAKE) test VENV=.venv-newest-python PYTHON=python3.13 TESTS="$(PARTS)"
+	$(MAKE) test VENV=.venv-newest-python PYTHON=python3.13
 
 test-slow: $(STAMP)
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow and not nightly"
+
+test-nightly: $(STAMP)
+	$(PYTEST) -m nightly
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -40,11 +40,24 @@ setup(
     description='CloFormer for detection, segmentation and classification with OpenMMLab',
     long_description=long_description(),
     long_description_content_type='text/markdown',
+    url=repository_url(),
+    author='The mmcloformer contributors',
     license='Apache-2.0',
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Science/Research',
+        'Operating System :: POSIX :: Linux',
+        'Programming Language :: Python :: 3',
+        *(f'Programming Language :: Python :: 3.{minor}' for minor in range(10, 14)),
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+        'Typing :: Typed',
+    ],
     packages=find_packages(include=['mmcloformer', 'mmcloformer.*']),
     # Links to the top-level folders, where mim and `_base_ = 'mmcloformer::...'` look.
     package_data={
         'mmcloformer': [
+            'py.typed',
             '.mim/model-index.yml',
             '.mim/configs/*.yml',
             '.mim/configs/*.py',

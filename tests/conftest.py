@@ -27,36 +27,11 @@ REAL_DATA = ROOT.parent / 'shared' / 'data'
 shorten_config_handling()
 
 
-# Files whose tests call only torch, numpy, image libraries and this package, so that both host
-# stacks give the same result; `make test-upstream` leaves them out. What the network takes from
-# the hosts (registry, BaseModule, DropPath, norm layers) is tested on both stacks by
-# test_cloformer.py, test_parity.py and test_deploy.py.
-STACK_INDEPENDENT = (
-    'test_benchmark/test_frontier.py',
-    'test_benchmark/test_measure.py',
-    'test_checkpoint/test_convert.py',
-    'test_checks/test_image.py',
-    'test_checks/test_masks.py',
-    'test_datasets/test_shapes.py',
-    'test_datasets/test_store.py',
-    'test_docs.py',
-    'test_models/test_compile.py',
-    'test_models/test_literal.py',
-    'test_models/test_norm.py',
-    'test_models/test_properties.py',
-    'test_notebook.py',
-    'test_tools/test_slurm.py',
-)
-
-
 def pytest_collection_modifyitems(items):
-    """Mark what does not depend on the host stack; put the tools first, which take longest."""
-    paths = {TESTS / name for name in STACK_INDEPENDENT}
-    if missing := [str(path) for path in paths if not path.is_file()]:
-        raise pytest.UsageError(f'STACK_INDEPENDENT names files that do not exist: {missing}')
+    """Leave what is nightly out of the fast tests too; put the tools first, which take longest."""
     for item in items:
-        if item.path in paths:
-            item.add_marker('stack_independent')
+        if item.get_closest_marker('nightly'):
+            item.add_marker('slow')
     items.sort(key=lambda item: TESTS / 'test_tools' not in item.path.parents)
 
 

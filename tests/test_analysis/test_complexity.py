@@ -113,7 +113,7 @@ def test_two_stages_pool_a_fixed_number_of_regions():
 @pytest.mark.parametrize(
     'name',
     [
-        pytest.param(name, marks=[] if 'imagenet' in name else pytest.mark.slow)
+        pytest.param(name, marks=[] if 'imagenet' in name else pytest.mark.nightly)
         for name in sorted(COMMITTED)
     ],
 )

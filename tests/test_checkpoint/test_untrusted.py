@@ -158,7 +158,13 @@ def test_however_it_is_asked_for(run, config, shapes, bad, tmp_path, way):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('way', WAYS)
+@pytest.mark.parametrize(
+    'way',
+    [
+        pytest.param(way, marks=[] if way in ('test', 'resume') else pytest.mark.nightly)
+        for way in WAYS
+    ],
+)
 def test_in_processes_of_their_own(run_tool, config, shapes, bad, tmp_path, way):
     output = run_tool(*arguments(way, config, shapes, bad, tmp_path), code=1)
     assert f'error: checkpoint {bad} is refused' in output

@@ -49,7 +49,7 @@ def train(cfg, shapes):
 
 @pytest.mark.parametrize(
     'path',
-    [pytest.param(p, marks=[] if p.stem in FAST else pytest.mark.slow) for p in CONFIGS],
+    [pytest.param(p, marks=[] if p.stem in FAST else pytest.mark.nightly) for p in CONFIGS],
     ids=lambda path: path.stem,
 )
 def test_no_config_has_unused_parameters(path, shapes):

@@ -64,9 +64,8 @@ def test_a_size_that_the_pipeline_does_not_make(tiny, images):
         compare(InTorch(graph, (100, 150)), model, graph, cfg, images, Tolerance())
 
 
-KINDS = [
-    kind if kind == 'segmentor' else pytest.param(kind, marks=pytest.mark.slow) for kind in NAMES
-]
+LEVELS = dict(segmentor=[], classifier=pytest.mark.slow, detector=pytest.mark.slow)
+KINDS = [pytest.param(kind, marks=LEVELS.get(kind, pytest.mark.nightly)) for kind in NAMES]
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -94,7 +93,7 @@ def test_batches(exported):
     assert np.mean(together != apart) < 1e-3
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize('kind', ['detector', 'mask-rcnn'])
 def test_no_instances(tiny, tmp_path, kind):
     cfg, model, _ = tiny(kind)

@@ -122,7 +122,7 @@ def check_attention(path, height, width, stage, batch):
         onnxruntime.InferenceSession(path)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize('size', [(1080, 1920), (1600, 1600), (2160, 3840)])
 def test_backbone_at_large_sizes(tmp_path, size):
     torch.manual_seed(0)

@@ -22,7 +22,7 @@ LINES = dict(re.findall(r'^\*\*([A-Z])\.\*\* .*?```python\n(.*?)```', DOC, re.M 
 OPTIONS = dict(re.findall(r'^\*\*([A-Z])\.\*\* [^*]*```sh\n--cfg-options (.*?)\n```', DOC, re.M))
 WORKING = re.findall(r'^\| `(\w+::\S+\.py)` \| ([A-Z]) \|$', DOC, re.M)
 MISSING = re.findall(r'^\| `(\w+::\S+\.py)` \| ([A-Z]) \| `(\w+)`', DOC, re.M)
-# One config per variant is tested quickly, on its cheapest host config; the others are slow.
+# One config per variant is tested quickly, on its cheapest host config; the others are nightly.
 QUICK = (
     'faster-rcnn_r50', 'fcos', 'yolox', 'deformable-detr', 'detr_r50_8xb2', 'mmdet::mask2former',
     'segformer', 'upernet', 'pspnet', 'deeplabv3plus', 'fpn_r50_4xb4', 'ocrnet', 'resnet50',
@@ -145,7 +145,7 @@ def predict(cfg, model):
 
 
 def marks(config):
-    return [] if any(name in config for name in QUICK) else pytest.mark.slow
+    return [] if any(name in config for name in QUICK) else pytest.mark.nightly
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,10 @@ def logged(work_dir):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', FOLDERS)
+@pytest.mark.parametrize(
+    'name',
+    [CLASSIFIER, *(pytest.param(n, marks=pytest.mark.nightly) for n in FOLDERS if n != CLASSIFIER)],
+)
 def test_two_processes_do_the_work_of_one(name, write, run_tool, tmp_path, monkeypatch):
     monkeypatch.setenv('OMP_NUM_THREADS', '1')  # Another number rounds in another way.
     config = write(name)

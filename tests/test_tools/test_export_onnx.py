@@ -67,7 +67,7 @@ def test_half_precision(files, run_tool, tmp_path):
     assert session.get_inputs()[0].type == session.get_outputs()[0].type == 'tensor(float)'
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize('kind', ['segmentor', 'upernet', 'mask-rcnn'])
 def test_the_others_at_any_size(files, run_tool, real_data, tmp_path, kind):
     folder = real_data / 'fruits_nuts/images'

@@ -99,7 +99,7 @@ def same(one, other):
     ('write', 'length', 'last'),
     [
         (write_detector, dict(epochs=40), 'epoch_40.pth'),
-        (write_segmentor, dict(iters=120), 'iter_120.pth'),
+        pytest.param(write_segmentor, dict(iters=120), 'iter_120.pth', marks=pytest.mark.nightly),
     ],
 )
 def test_a_run_killed_time_and_again_ends_as_one_left_alone(

@@ -71,7 +71,10 @@ def options(name, root):
     ]
 
 
-@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize(
+    'name',
+    [pytest.param(name, marks=[] if '_xxs_' in name else pytest.mark.nightly) for name in CONFIGS],
+)
 def test_it_trains_and_evaluates(name, run_logged, real_data, tmp_path):
     log = run_logged(
         'train.py', ROOT / f'configs/{name}.py', '--cfg-options', *options(name, real_data),

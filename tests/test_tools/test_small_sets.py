@@ -11,7 +11,13 @@ DETECTION = ['train_cfg.max_epochs=1', 'model.test_cfg.score_thr=0']
 SEGMENTATION = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2']
 
 
-@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize(
+    'name',
+    [
+        pytest.param(name, marks=[] if 'cloformer' in name else pytest.mark.nightly)
+        for name in CONFIGS
+    ],
+)
 def test_train_and_evaluate(name, real_data, tool_main, tmp_path, monkeypatch):
     (tmp_path / 'data').symlink_to(real_data)
     monkeypatch.chdir(tmp_path)
