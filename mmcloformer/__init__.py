@@ -13,7 +13,9 @@ them all; the environment variable `MMCLOFORMER_SAFE_LOADING=0` leaves out the l
 try:
     import mmcv  # noqa: F401
     import mmengine  # noqa: F401
-except ImportError as error:
+except ModuleNotFoundError as error:
+    if error.name not in ('mmcv', 'mmengine'):
+        raise  # They are installed, and need something else.
     raise ImportError(
         'mmcloformer needs one of the two OpenMMLab stacks: '
         "pip install 'mmcloformer[onedl]' for the maintained fork, or "

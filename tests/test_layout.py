@@ -73,7 +73,7 @@ def test_the_parser_sees_every_form_of_import(tmp_path, monkeypatch):
     (package / '__init__.py').write_text('from .file import name\n')
     (package / 'file.py').write_text(
         'import mmcloformer.errors\nfrom .. import models\nfrom ..models import CloFormer\n'
-        'def function():\n    from ..checkpoint.reading import read_checkpoint\n    import torch\n'
+        'def function():\n    from ..checkpoint.files import read_checkpoint\n    import torch\n'
     )
     monkeypatch.setitem(FILES, 'mmcloformer.room', package / '__init__.py')
     monkeypatch.setitem(FILES, 'mmcloformer.room.file', package / 'file.py')
@@ -81,7 +81,7 @@ def test_the_parser_sees_every_form_of_import(tmp_path, monkeypatch):
     assert set(imports('mmcloformer.room.file')) == {
         'mmcloformer.errors',
         'mmcloformer.models',
-        'mmcloformer.checkpoint.reading',
+        'mmcloformer.checkpoint.files',
     }
 
 

@@ -1,7 +1,6 @@
-"""Reads checkpoints safely, compares them with a model, converts, saves and publishes them."""
+"""Reads checkpoint files safely, converts those of the released code, and publishes weights."""
 
-from ..models.loading import get_state_dict
-from .matching import check_whole_state, read_state_dict
-from .reading import read_checkpoint
+from ..models.state_dict import check_whole_state, get_state_dict
+from .files import read_checkpoint
 
-__all__ = ['check_whole_state', 'get_state_dict', 'read_checkpoint', 'read_state_dict']
+__all__ = ['check_whole_state', 'get_state_dict', 'read_checkpoint']

@@ -13,9 +13,9 @@ from safetensors.torch import save
 
 from ..errors import CheckpointError
 from ..models import ARCHS
-from ..models.loading import get_state_dict
+from ..models.state_dict import get_state_dict
 from .convert import infer_arch
-from .reading import read_checkpoint
+from .files import read_checkpoint
 from .saving import write_whole
 
 SCHEME = 'mmcloformer://'

@@ -1,13 +1,15 @@
 """All monkeypatches that mmcloformer applies to mmengine and mmcv."""
 
 import os
+import pkgutil
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
 from mmengine.config import utils as config_utils
 
-from ..checkpoint import reading, shipped
+from ..checkpoint import shipped
+from . import checkpoint_loaders as loaders
 from .mmcv_ops import install
 from .patch import Patch
 from .whole_files import BACKEND, WholeFilesBackend
@@ -37,15 +39,22 @@ _CONFIG_PATHS = {
     'mmengine.hub.hub._get_package_and_cfg_path': _split_config_path_or_ours,
 }
 _SAFE_LOADERS = {
-    f'{_SCHEMES}[]': reading.load_from_local,
-    f'{_SCHEMES}[http://]': reading.load_from_http,
-    f'{_SCHEMES}[https://]': reading.load_from_http,
-    rf'{_SCHEMES}[(\S+\:)?s3://]': reading.load_from_object_store,
-    rf'{_SCHEMES}[(\S+\:)?petrel://]': reading.load_from_object_store,
+    f'{_SCHEMES}[]': loaders.load_from_local,
+    f'{_SCHEMES}[http://]': loaders.load_from_http,
+    f'{_SCHEMES}[https://]': loaders.load_from_http,
+    rf'{_SCHEMES}[(\S+\:)?s3://]': loaders.load_from_object_store,
+    rf'{_SCHEMES}[(\S+\:)?petrel://]': loaders.load_from_object_store,
     # `torchvision://`, `open-mmlab://` and `mmcls://` look up a URL and call this function.
-    f'{_CHECKPOINT}.load_from_http': reading.load_from_http,
+    f'{_CHECKPOINT}.load_from_http': loaders.load_from_http,
     # The maintained fork's other loaders call this one; upstream has none of this name.
-    f'{_CHECKPOINT}._safe_torch_load': reading.safe_torch_load,
+    f'{_CHECKPOINT}._safe_torch_load': loaders.safe_torch_load,
+    **{
+        name: loaders.while_resuming(pkgutil.resolve_name(name))
+        for name in (
+            'mmengine.runner.runner.Runner.resume',
+            'mmengine._strategy.single_device.SingleDeviceStrategy.resume',
+        )
+    },
 }
 _BACKENDS = {f'mmengine.fileio.backends.backends[{BACKEND}]': WholeFilesBackend}
 _SHIPPED_WEIGHTS = {f'{_SCHEMES}[{shipped.SCHEME}]': shipped.load_from_package}

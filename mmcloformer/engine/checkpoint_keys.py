@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ..checkpoint import check_whole_state, get_state_dict
-from ..models.loading import check_prefix, find_prefixes, strip_wrapper_prefixes
+from ..models.state_dict import check_prefix, find_prefixes, strip_wrapper_prefixes
 
 T = TypeVar('T')
 

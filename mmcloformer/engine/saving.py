@@ -11,7 +11,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner, save_checkpoint
 
-from ..checkpoint.reading import read_checkpoint
+from ..checkpoint.files import read_checkpoint
 from ..compat.whole_files import BACKEND, PARTIAL
 
 

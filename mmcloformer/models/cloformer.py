@@ -14,8 +14,8 @@ from .archs import NUM_STAGES, check_rate, resolve_arch
 from .deploy import DeployError, DeployMixin
 from .inference import StripConvFFN
 from .layers import Block, CloAttention, DownsampleBlock, Stem
-from .loading import check_before_load, load_pretrained
 from .norm import GroupNorm1
+from .state_dict import check_before_load, load_pretrained
 
 # Pooling window times stride is 32 pixels in every stage, so all keys and values have one size.
 POOL_WINDOWS = (8, 4, 2, 1)

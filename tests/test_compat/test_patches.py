@@ -128,18 +128,17 @@ print(len(before) > 5000, len(changed) > 8, changed - places, changes(before, sn
 
 
 @pytest.mark.parametrize(('value', 'module'), [('0', 'mmengine'), ('false', 'mmcloformer')])
-def test_an_environment_variable_leaves_safe_loading_out(value, module):
-    code = """
-import mmcloformer
-from mmengine.runner import CheckpointLoader, checkpoint
-loaders = [CheckpointLoader._get_checkpoint_loader(x) for x in ('x.pth', 'https://x', 's3://x')]
-loaders.append(checkpoint.load_from_http)
-if hasattr(checkpoint, '_safe_torch_load'):  # Upstream has none.
-    loaders.append(checkpoint._safe_torch_load)
-print({loader.__module__.partition('.')[0] for loader in loaders},
-      'mmcloformer://' in CheckpointLoader._schemes)
-"""
-    assert run(code, MMCLOFORMER_SAFE_LOADING=value) == f'{{{module!r}}} True'
+def test_an_environment_variable_leaves_safe_loading_out(undone, monkeypatch, value, module):
+    with monkeypatch.context() as context:
+        context.setenv('MMCLOFORMER_SAFE_LOADING', value)
+        apply_patches()
+    checkpoint = mmengine.runner.checkpoint
+    names = ('x.pth', 'https://x', 's3://x')
+    loaders = [CheckpointLoader._get_checkpoint_loader(name) for name in names]
+    loaders += [checkpoint.load_from_http, getattr(checkpoint, '_safe_torch_load', loaders[0])]
+    assert {loader.__module__.partition('.')[0] for loader in loaders} == {module}
+    assert hasattr(mmengine.runner.Runner.resume, '__wrapped__') == (module == 'mmcloformer')
+    assert 'mmcloformer://' in CheckpointLoader._schemes
 
 
 def test_mmengines_log_names_the_loader():
@@ -154,8 +153,22 @@ def test_replacements_accept_the_arguments_of_the_hosts_functions(tmp_path):
     assert loaded.keys() == {'weight'}
 
 
-def test_without_a_host_stack_the_import_says_what_to_install():
-    code = "import sys; sys.modules['mmengine'] = None; import mmcloformer"
-    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert 'ImportError' in run.stderr
-    assert 'mmcloformer[onedl]' in run.stderr
+@pytest.mark.parametrize(
+    ('absent', 'is_stack'), [('mmengine', True), ('mmcv', True), ('cv2', False), ('libGL', False)]
+)
+def test_only_a_missing_host_stack_is_said_to_be_missing(tmp_path, absent, is_stack):
+    if absent == 'libGL':
+        (tmp_path / 'mmcv.py').write_text('raise ImportError("libGL.so.1: cannot open")')
+    code = f"""
+import sys
+class Finder:
+    def find_spec(self, name, *args):
+        if name == {absent!r}:
+            raise ModuleNotFoundError(name=name)
+sys.meta_path.insert(0, Finder())
+sys.path.insert(0, {str(tmp_path)!r})
+import mmcloformer
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert 'Error' in done.stderr
+    assert ('mmcloformer[onedl]' in done.stderr) == is_stack

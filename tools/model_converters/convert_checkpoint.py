@@ -10,16 +10,22 @@ from pathlib import Path
 import torch
 
 from mmcloformer.apis.cli import exit_on_user_error
-from mmcloformer.checkpoint import read_state_dict
+from mmcloformer.checkpoint import get_state_dict, read_checkpoint
 from mmcloformer.checkpoint.convert import convert_checkpoint
 from mmcloformer.checkpoint.saving import write_whole
 from mmcloformer.errors import UserError
+from mmcloformer.models.state_dict import STATE_DICT_KEYS, find_state_dict
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('src', help="{'model': state_dict} or a bare state dict")
+    parser.add_argument('src', help='file to convert')
     parser.add_argument('dst', help='file to write; must not exist')
+    parser.add_argument(
+        '--key',
+        help='key of the state dict in the file, such as model_ema (default: the first of '
+        f'{", ".join(STATE_DICT_KEYS)}, or the file itself)',
+    )
     args = parser.parse_args()
     dst = Path(args.dst)
     if os.path.lexists(dst):
@@ -28,21 +34,22 @@ def main() -> None:
         raise UserError(f'{dst}: the file will hold more than tensors; choose a name in .pth')
     try:
         dst.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint = convert_checkpoint(read_state_dict(args.src))
+        loaded = read_checkpoint(args.src)
+        checkpoint = convert_checkpoint(get_state_dict(loaded, args.src, args.key))
         content = io.BytesIO()
         torch.save(checkpoint, content)
         write_whole(dst, content.getvalue())
     except OSError as error:
         raise UserError(f'{dst} cannot be written: {error.strerror}') from error
     meta = checkpoint['meta']
+    if key := find_state_dict(loaded, args.key)[0]:
+        print(f'converted the weights under {key!r}')
     print(
         f'wrote {dst}: arch {meta["arch"]}, {meta["num_classes"]} classes, '
         f'{len(checkpoint["state_dict"])} tensors'
     )
     if isinstance(meta['arch'], dict):
-        print(
-            'its num_heads and group_splits are guessed, as weights do not tell: set the true ones'
-        )
+        print('the shapes of the weights do not determine num_heads and group_splits: check them')
 
 
 if __name__ == '__main__':

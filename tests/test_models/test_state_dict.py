@@ -11,7 +11,7 @@ from torch import nn
 from mmcloformer import CloFormer
 from mmcloformer.errors import CheckpointError
 from mmcloformer.models.deploy import DeployError
-from mmcloformer.models.loading import get_state_dict, strip_wrapper_prefixes
+from mmcloformer.models.state_dict import get_state_dict, strip_wrapper_prefixes
 from tests.archs import SEVERAL_BRANCHES, randomized
 
 

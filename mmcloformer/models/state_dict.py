@@ -1,4 +1,4 @@
-"""Loading weights into a backbone: all of them or none."""
+"""State dicts: finding them in a checkpoint, and checking that they fill a model completely."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError, join_first
 
+# mmengine, whose EMAHook saves the averaged weights under the first key; the released code and
+# timm, which save them beside or in place of the model's.
+STATE_DICT_KEYS = ('state_dict', 'model', 'ema_state_dict', 'model_ema', 'state_dict_ema')
 _OUTPUT_NORM = re.compile(r'norm\d\.(weight|bias)')
 _STEM_INPUT = 'stem.conv1.0.weight'
 # The training form of every arch has the first key; the deploy form folds it into other weights.
@@ -30,40 +33,63 @@ def strip_wrapper_prefixes(key: str) -> str:
     return '.'.join(part for part in key.split('.') if part not in _WRAPPERS)
 
 
-def get_state_dict(loaded: Any, source: str) -> dict[str, Tensor]:
-    """Return the weights of a loaded checkpoint, with keys as without wrappers.
+def find_state_dict(loaded: Any, key: str | None = None) -> tuple[str, Any]:
+    """Find the weights in the content of a checkpoint file.
 
     Args:
-        loaded: Content of a checkpoint file: a state dict, or a dict that holds one under
-            `state_dict`, `model` or `ema_state_dict`. mmengine's EMAHook saves the averaged
-            weights under `state_dict`.
-        source: Where it comes from, for messages.
+        loaded: A state dict, or a dict that holds one under one of `STATE_DICT_KEYS`.
+        key: The key to take it from; by default the first of `STATE_DICT_KEYS` that holds a dict.
+
+    Returns:
+        The key, which is empty for `loaded` itself, and the value.
+    """
+    if key is not None:
+        return key, loaded[key]
+    if isinstance(loaded, Mapping):
+        for key in STATE_DICT_KEYS:
+            if isinstance(loaded.get(key), Mapping):
+                return key, loaded[key]
+    return '', loaded
+
+
+def get_state_dict(loaded: Any, source: str, key: str | None = None) -> dict[str, Tensor]:
+    """Return the weights of a loaded checkpoint, with keys as without wrappers.
+
+    Logs which weights are taken from a file with several, such as a model and its average.
+
+    Args:
+        loaded: Content of a checkpoint file.
+        source: Name of the file, for messages.
+        key: As for `find_state_dict`.
 
     Raises:
-        CheckpointError: If there are no weights, or two keys become equal.
+        CheckpointError: If the key does not exist, there are no weights, or two keys become equal.
     """
-    if isinstance(loaded, Mapping):
-        for key in ('state_dict', 'model', 'ema_state_dict'):
-            if isinstance(loaded.get(key), Mapping):
-                loaded = loaded[key]
-                break
-    if (
-        not isinstance(loaded, Mapping)
-        or not loaded
-        or not all(isinstance(v, Tensor) for v in loaded.values())
-    ):
+    if key is not None and (not isinstance(loaded, Mapping) or key not in loaded):
+        keys = join_first([*loaded], 20) if isinstance(loaded, Mapping) else 'none'
+        raise CheckpointError(f'{source} has no key {key!r}; its keys: {keys}')
+    key, state_dict = find_state_dict(loaded, key)
+    is_mapping = isinstance(state_dict, Mapping)
+    others = [k for k, v in state_dict.items() if not isinstance(v, Tensor)] if is_mapping else []
+    if not is_mapping or not state_dict or others:
+        found = f'; {others[0]} is {state_dict[others[0]]!r:.80}' if others and key else ''
         raise CheckpointError(
-            f'{source} holds no state dict; expected one by itself or under the key '
-            f"'state_dict', 'model' or 'ema_state_dict'"
+            f'{source} holds no state dict{key and f" under {key!r}"}{found}. Expected tensors by '
+            f'name, by themselves or under one of the keys {join_first(STATE_DICT_KEYS)}'
         )
-    weights = {k: v for k, v in loaded.items() if k not in _AVERAGING_COUNTERS}
-    state_dict = {strip_wrapper_prefixes(k): v for k, v in weights.items()}
-    if len(state_dict) < len(weights):
+    more = [k for k in STATE_DICT_KEYS if key and k != key and k in loaded]
+    if more and (key, more) != ('state_dict', ['ema_state_dict']):  # mmengine's own pair
+        print_log(f'{source}: using {key!r}, not {join_first(more)}', logger='current')
+    elif key.endswith('ema'):
+        print_log(f'{source}: using {key!r}, an average of weights', logger='current')
+    weights = {k: v for k, v in state_dict.items() if k not in _AVERAGING_COUNTERS}
+    plain = {strip_wrapper_prefixes(k): v for k, v in weights.items()}
+    if len(plain) < len(weights):
         raise CheckpointError(
             f"{source} holds weights of two models, of which one has the prefix 'module.' or "
             f"'_orig_mod.': save the state dict of one of them"
         )
-    return state_dict
+    return plain
 
 
 def load_pretrained(module: nn.Module, checkpoint: str, prefix: str | None = None) -> None:
@@ -135,6 +161,26 @@ def check_before_load(
     _log_loaded(module, own, given)
 
 
+def check_whole_state(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+    """Raise an error unless a state dict has exactly the keys and shapes of a model.
+
+    Args:
+        model: A detector, segmentor or classifier.
+        state_dict: Weights to compare.
+
+    Raises:
+        CheckpointError: If keys or shapes differ; names the first few.
+    """
+    own = {strip_wrapper_prefixes(key): value for key, value in model.state_dict().items()}
+    given = {strip_wrapper_prefixes(key): value for key, value in state_dict.items()}
+    if problems := describe_differences(own, given):
+        advice = channel_advice(own, given) or 'Use the config it was trained with.'
+        raise CheckpointError(
+            f'the checkpoint is not of this config: the model has {len(own)} tensors, the '
+            f'checkpoint {len(given)}; {"; ".join(problems)}. {advice}'
+        )
+
+
 def describe_differences(
     own: Mapping[str, Tensor], given: Mapping[str, Tensor], optional: Iterable[str] = ()
 ) -> list[str]:
@@ -195,7 +241,7 @@ def find_prefixes(keys: Iterable[str]) -> set[str]:
 
 
 def check_prefix(expected: set[str], found: set[str]) -> None:
-    """Refuse weights of a CloFormer that are none of a model's because of their prefix.
+    """Refuse a CloFormer's weights whose prefix differs from that of the model's backbone.
 
     Args:
         expected: Prefixes of the CloFormers in the model.

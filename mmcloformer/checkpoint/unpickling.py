@@ -1,0 +1,300 @@
+"""An unpickler that runs nothing: every class and function that a file names is a stand-in.
+
+Only tensors, plain containers and, afterwards, numpy's numbers and arrays and mmengine's histories
+are rebuilt, by the functions of this module.
+"""
+
+import pickle
+import re
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from torch import Tensor, nn
+
+_DTYPES = {
+    'Float': torch.float32,
+    'Double': torch.float64,
+    'Half': torch.float16,
+    'BFloat16': torch.bfloat16,
+    'Long': torch.int64,
+    'Int': torch.int32,
+    'Short': torch.int16,
+    'Char': torch.int8,
+    'Byte': torch.uint8,
+    'Bool': torch.bool,
+    'ComplexFloat': torch.complex64,
+    'ComplexDouble': torch.complex128,
+    # The content of quantized tensors, which become stand-ins.
+    'QInt8': torch.int8,
+    'QUInt8': torch.uint8,
+    'QUInt4x2': torch.uint8,
+    'QUInt2x4': torch.uint8,
+    'QInt32': torch.int32,
+}
+# Integers, floating-point and complex numbers, booleans and texts of a fixed size.
+_NUMPY_CODE = re.compile(r'[biufcSU]\d{1,5}')
+
+
+_BUILD: Any = pickle._Unpickler.dispatch[pickle.BUILD[0]]
+
+
+class _StandInClass(type):
+    name: str  # of the class or function, as the file has it
+
+    def __repr__(cls) -> str:
+        return cls.name
+
+
+class StandIn(metaclass=_StandInClass):
+    """Stands for an object of a class that was not imported; it does nothing.
+
+    Attributes:
+        args: Arguments that the file calls it with.
+        state: State that the file gives to the object.
+    """
+
+    __slots__ = ('args', 'state')
+    args: tuple[Any, ...]
+    state: Any
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> 'StandIn':
+        """Keep the positional arguments."""
+        self = super().__new__(cls)
+        self.args, self.state = args, None
+        return self
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def __call__(self, *args: Any, **kwargs: Any) -> 'StandIn':
+        return self
+
+    def _ignore(self, *args: Any) -> None:
+        pass
+
+    # What a pickle calls on lists, sets and dictionaries.
+    append = extend = add = update = __setitem__ = _ignore
+
+    def __repr__(self) -> str:
+        return f'an object of {type(self).name}'
+
+
+class Unpickler(pickle._Unpickler):
+    """Reads a pickle and calls nothing that the file names, but for the entries of `_REBUILT`.
+
+    This is Python's own implementation because that in C allocates whatever size a file gives for
+    its memo.
+
+    Args:
+        file: Binary file.
+        read_storage: Returns the storage of a tensor as a flat tensor, given the arguments
+            (dtype, key, device, number of elements).
+    """
+
+    stack: list[Any]
+
+    def __init__(self, file: Any, read_storage: Callable[..., Tensor] | None = None) -> None:
+        super().__init__(file, encoding='utf-8', errors='surrogateescape')
+        self._read_storage = read_storage
+        self._stand_ins: dict[str, Any] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what stands for a class or function."""
+        path = f'{module}.{name}'
+        if path in _REBUILT:
+            return _REBUILT[path]
+        if path not in self._stand_ins:
+            self._stand_ins[path] = _StandInClass(
+                'StandIn', (StandIn,), dict(name=path, __slots__=())
+            )
+        return self._stand_ins[path]
+
+    def get_extension(self, code: int) -> None:
+        """Refuse a class named by a number, which other code of this process may have defined."""
+        raise pickle.UnpicklingError(f'extension code {code}')
+
+    def persistent_load(self, pid: Any) -> Any:
+        """Return the storage of a tensor, or the class of a model."""
+        kind, what, *rest = pid
+        if kind == 'module':  # The class of a whole model, with its source.
+            return what
+        key, device, numel, *view = rest
+        if self._read_storage is None or kind != 'storage' or type(numel) is not int or any(view):
+            raise pickle.UnpicklingError(f'persistent id {pid!r:.80}')
+        if not isinstance(what, torch.dtype):
+            raise pickle.UnpicklingError(f'storage of {what!r:.80}')
+        return self._read_storage(what, str(key), device, numel)
+
+    def _build(self) -> None:
+        """Set the state of a stand-in or an OrderedDict; no other object gets one."""
+        if not isinstance(self.stack[-2], (StandIn, OrderedDict)):
+            raise pickle.UnpicklingError(f'state of {self.stack[-2]!r:.40}')
+        _BUILD(self)
+
+    dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: _build}
+
+
+def _rebuild_tensor(
+    flat: Tensor, offset: int, size: Any, stride: Any, requires_grad: bool = False, *rest: Any
+) -> Tensor:
+    if len(rest) > 1:
+        raise pickle.UnpicklingError('a tensor that is a conjugate or negative view')
+    flat.as_strided(size, stride, offset)  # Raises an error for a part outside; `set_` grows.
+    tensor = flat.new_empty(0).set_(flat.untyped_storage(), offset, size, stride)
+    return tensor.requires_grad_(requires_grad is True)
+
+
+def _rebuild_tensor_of(
+    flat: Tensor,
+    offset: int,
+    size: Any,
+    stride: Any,
+    requires_grad: bool,
+    hooks: Any,
+    dtype: torch.dtype,
+    *rest: Any,
+) -> Tensor:
+    return _rebuild_tensor(flat.view(dtype), offset, size, stride, requires_grad, hooks, *rest)
+
+
+def _rebuild_parameter(data: Any, requires_grad: bool, *_: Any) -> Any:
+    return nn.Parameter(data, requires_grad is True) if isinstance(data, Tensor) else data
+
+
+def _rebuild_subclass(rebuild: Any, _: Any, args: tuple[Any, ...], *__: Any) -> Any:
+    """Return a plain tensor in place of one of a subclass, or of one with attributes."""
+    return rebuild(*args)
+
+
+def _encode(text: str, _: str) -> bytes:
+    """Return the bytes that protocol 2 writes as text."""
+    return text.encode('latin1')
+
+
+def _no_bytes() -> bytes:
+    """Return `bytes()`; with a number, which a file could give, it would take that much memory."""
+    return b''
+
+
+_REBUILT: dict[str, Any] = {
+    'collections.OrderedDict': OrderedDict,
+    'collections.Counter': Counter,
+    **{
+        f'{module}.{name}': function  # Pickles of protocol 2 have the names of Python 2.
+        for module in ('builtins', '__builtin__')
+        for name, function in dict(
+            set=set, frozenset=frozenset, complex=complex, bytes=_no_bytes
+        ).items()
+    },
+    '_codecs.encode': _encode,
+    'torch.Size': torch.Size,
+    'torch.device': torch.device,
+    'torch._utils._rebuild_tensor': _rebuild_tensor,
+    'torch._utils._rebuild_tensor_v2': _rebuild_tensor,
+    'torch._utils._rebuild_tensor_v3': _rebuild_tensor_of,
+    'torch._utils._rebuild_parameter': _rebuild_parameter,
+    'torch._utils._rebuild_parameter_with_state': _rebuild_parameter,
+    'torch._tensor._rebuild_from_type_v2': _rebuild_subclass,
+    'torch.storage.UntypedStorage': torch.uint8,
+    **{f'torch.{name}Storage': dtype for name, dtype in _DTYPES.items()},
+    **{
+        f'torch.{name}': value
+        for name, value in vars(torch).items()
+        if isinstance(value, torch.dtype)
+    },
+}
+
+
+def restore(value: Any) -> Any:
+    """Replace the stand-ins of numpy's numbers and arrays and of mmengine's histories.
+
+    Args:
+        value: What was unpickled; its lists and dictionaries are changed.
+
+    Returns:
+        The value. Other stand-ins, and numpy's of objects, stay.
+    """
+    return _restore(value, {})
+
+
+def _restore(value: Any, done: dict[int, tuple[Any, Any]]) -> Any:
+    # A value is kept beside its replacement, so that no other one gets its id.
+    if id(value) in done:
+        return done[id(value)][1]
+    replacement = value
+    if isinstance(value, (dict, list)):
+        done[id(value)] = value, value
+    if isinstance(value, dict):
+        items = [(_restore(k, done), _restore(v, done)) for k, v in value.items()]
+        value.clear()
+        for key, item in items:
+            value[key] = item
+    elif isinstance(value, list):
+        value[:] = [_restore(item, done) for item in value]
+    elif type(value) in (tuple, set, frozenset):
+        replacement = type(value)([_restore(item, done) for item in value])
+    elif isinstance(value, StandIn):
+        try:
+            replacement = _rebuild_known(value, done)
+        except Exception:  # Forged ones can raise any error; they stay stand-ins.
+            replacement = value
+    done[id(value)] = value, replacement
+    return replacement
+
+
+def _rebuild_known(value: StandIn, done: dict[int, tuple[Any, Any]]) -> Any:
+    # numpy 2 moved the functions from numpy.core to numpy._core.
+    name = type(value).name.replace('._core.', '.core.')
+    if name == 'numpy.core.multiarray.scalar':
+        dtype, data = value.args
+        return np.ndarray((), _numpy_dtype(dtype), data)[()]
+    if name == 'numpy.core.multiarray._reconstruct':
+        _, shape, dtype, is_fortran, data = value.state
+        # numpy checks that the bytes fill the shape.
+        array: np.ndarray[Any, Any] = np.ndarray(
+            shape, _numpy_dtype(dtype), data, order='F' if is_fortran else 'C'
+        )
+        return array.copy('K')
+    if name == 'mmengine.logging.history_buffer.HistoryBuffer':
+        fields = {key: _restore(item, done) for key, item in value.state.items()}
+        return HistoryBuffer(
+            fields['_log_history'], fields['_count_history'], int(fields['max_length'])
+        )
+    return value
+
+
+def _numpy_dtype(value: Any) -> np.dtype[Any]:
+    """Build a dtype of numbers or text. One of objects would read bytes as addresses."""
+    (code, *_), (_, order, *_) = value.args, value.state
+    if type(value).name != 'numpy.dtype' or not _NUMPY_CODE.fullmatch(code) or order not in '<>|=':
+        raise TypeError(f'numpy.dtype of {code!r:.40}')
+    return np.dtype(f'{order}{code}')
+
+
+def find_stand_ins(value: Any, path: str = '') -> Iterator[tuple[str, Any]]:
+    """Yield all stand-ins in containers with their paths, such as `meta.config`.
+
+    Args:
+        value: What was unpickled.
+        path: Path of the value.
+    """
+    yield from _find(value, path, set())
+
+
+def _find(value: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, (StandIn, _StandInClass)):
+        yield path, value
+    if not isinstance(value, (Mapping, list, tuple, set, frozenset)) or id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _find(key, f'a key of {path}', seen)
+            yield from _find(item, f'{path}.{key}' if path else str(key), seen)
+    else:
+        for index, item in enumerate(value):
+            yield from _find(item, f'{path}[{index}]', seen)
