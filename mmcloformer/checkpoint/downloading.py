@@ -1,6 +1,8 @@
 """Downloading a checkpoint once, also in a job of several processes."""
 
+import hashlib
 import os
+import re
 import shutil
 from pathlib import Path
 from urllib.parse import urlparse
@@ -26,8 +28,7 @@ def download_once(url: str, folder: str | Path | None = None) -> Path:
 
     Args:
         url: An `http://` or `https://` URL.
-        folder: Folder of downloaded files; by default that of `torch.hub`, so files downloaded by
-            the hosts are found too.
+        folder: Folder of downloaded files; by default that of `torch.hub`.
 
     Returns:
         The file, which is complete.
@@ -35,8 +36,7 @@ def download_once(url: str, folder: str | Path | None = None) -> Path:
     Raises:
         CheckpointError: If a process cannot download it; names the URL.
     """
-    name = Path(urlparse(url).path).name
-    path = Path(folder or Path(torch.hub.get_dir(), 'checkpoints'), name)
+    path = find_place(url, Path(folder or Path(torch.hub.get_dir(), 'checkpoints')))
     # Launchers that do not set LOCAL_RANK do not tell the processes of a node apart.
     for is_downloading in (get_rank() == 0, os.environ.get('LOCAL_RANK', '0') == '0', True):
         problem = _try_download(url, path) if is_downloading and not path.is_file() else ''
@@ -45,6 +45,29 @@ def download_once(url: str, folder: str | Path | None = None) -> Path:
             if found:
                 raise CheckpointError(f'{url} could not be downloaded by rank {rank}: {found}')
     return path
+
+
+def find_place(url: str, folder: Path) -> Path:
+    """Return the file for a URL in a folder of downloaded files.
+
+    Args:
+        url: The URL. Its name in the folder depends on all of it, as URLs of several runs may end
+            alike. A file that the hosts downloaded is used if its name has the start of its
+            SHA-256, by the convention of `torch.hub` (`NAME-0676ba61.pth`).
+        folder: The folder.
+    """
+    name = Path(urlparse(url).path).name
+    by_host = folder / name
+    digest = re.search(r'-([0-9a-f]{8,})\.\w+$', name)
+    if digest and by_host.is_file():
+        with by_host.open('rb') as file:
+            content = hashlib.sha256()
+            while chunk := file.read(1 << 20):
+                content.update(chunk)
+        if content.hexdigest().startswith(digest[1]):
+            return by_host
+    stem, suffix = os.path.splitext(name)
+    return folder / f'{stem[:100]}-{hashlib.sha256(url.encode()).hexdigest()[:16]}{suffix[:20]}'
 
 
 def _try_download(url: str, path: Path) -> str:

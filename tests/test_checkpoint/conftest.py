@@ -10,12 +10,14 @@ class Server(ThreadingHTTPServer):
 
     Attributes:
         requests: Paths requested so far.
+        contents: Content by path, in place of the folder's.
         url: Address of the folder.
     """
 
     def __init__(self, folder):
         self.folder = folder
         self.requests = []
+        self.contents = {}
         super().__init__(('127.0.0.1', 0), Handler)
         self.url = f'http://127.0.0.1:{self.server_port}'
 
@@ -26,7 +28,11 @@ class Handler(SimpleHTTPRequestHandler):
 
     def do_GET(self):
         self.server.requests.append(self.path)
-        if self.path.startswith('/truncated/'):
+        if self.path in self.server.contents:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(self.server.contents[self.path])
+        elif self.path.startswith('/truncated/'):
             self.send_response(200)
             self.send_header('Content-Length', '1000')
             self.end_headers()
@@ -45,7 +51,7 @@ class Handler(SimpleHTTPRequestHandler):
 def server(tmp_path):
     with Server(tmp_path) as server:
         server.released = threading.Event()
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.released.set()
         server.shutdown()

@@ -1,6 +1,11 @@
-"""Checkpoints from URLs, in one process and in two real ones."""
+"""Checkpoints from URLs, in one process, in two threads that act as ranks, and in two processes."""
 
+import functools
+import hashlib
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +13,7 @@ from mmengine.runner import CheckpointLoader, checkpoint
 from torch import distributed, multiprocessing
 
 from mmcloformer.checkpoint import downloading
+from mmcloformer.checkpoint.downloading import download_once
 from mmcloformer.errors import CheckpointError
 
 WEIGHTS = torch.arange(1000.0)
@@ -33,7 +39,38 @@ def test_a_file_is_downloaded_once_and_kept(url, server):
 def test_the_hosts_function_keeps_its_arguments(url, server, tmp_path):
     loaded = checkpoint.load_from_http(url, 'cpu', model_dir=tmp_path / 'folder', progress=False)
     assert torch.equal(loaded['state_dict']['weight'], WEIGHTS)
-    assert [path.name for path in (tmp_path / 'folder').iterdir()] == ['good.pth']
+    assert len([*(tmp_path / 'folder').iterdir()]) == 1
+
+
+@pytest.mark.parametrize(
+    ('first', 'second'),
+    [
+        ('a/epoch_5.pth', 'b/epoch_5.pth'),
+        ('get?run=a&file=epoch_5.pth', 'get?run=b&file=epoch_5.pth'),
+        ('epoch_5.pth', 'epoch_5.pth?version=2'),
+        ('a/x-0123abcd.pth', 'b/x-0123abcd.pth'),
+        ('a/', 'b/'),
+    ],
+)
+def test_urls_that_end_alike_are_different_files(server, tmp_path, first, second):
+    contents = {f'/{first}': b'first', f'/{second}': b'second'}
+    server.contents = contents
+    for _ in range(2):
+        for path, content in contents.items():
+            assert download_once(server.url + path, tmp_path / 'home').read_bytes() == content
+    assert server.requests == [*contents]
+
+
+def test_a_file_of_the_hosts_is_used_if_it_is_that_of_its_name(server, tmp_path):
+    content = b'weights'
+    name = f'/x-{hashlib.sha256(content).hexdigest()[:8]}.pth'
+    (tmp_path / 'home').mkdir()
+    server.contents = {name: content}
+    (tmp_path / f'home{name}').write_bytes(b'others')
+    assert download_once(server.url + name, tmp_path / 'home').read_bytes() == content
+    (tmp_path / f'home{name}').write_bytes(content)
+    assert download_once(server.url + name, tmp_path / 'home') == tmp_path / f'home{name}'
+    assert server.requests == [name]
 
 
 @pytest.mark.parametrize(
@@ -56,6 +93,40 @@ def test_a_failed_download_names_the_url_and_leaves_no_file(
 def test_a_server_that_cannot_be_reached():
     with pytest.raises(CheckpointError, match=r'http://127\.0\.0\.1:9/x\.pth could not'):
         load('http://127.0.0.1:9/x.pth')
+
+
+@pytest.fixture
+def load_in_threads(monkeypatch):
+    """Load in two threads that take themselves for two ranks, each with its folder."""
+    rank, barrier, gathered = threading.local(), threading.Barrier(2, timeout=20), {}
+
+    def gather(value):
+        gathered[rank.value] = value
+        barrier.wait()
+        values = [gathered[0], gathered[1]]
+        barrier.wait()
+        return values
+
+    def load_as(number, url, homes, local_ranks):
+        rank.value, rank.local = number, local_ranks[number]
+        try:
+            return download_once(url, homes[number]).read_bytes()
+        except CheckpointError as error:
+            return str(error)
+
+    def get_env(name, default):
+        return default if rank.local is None else rank.local
+
+    def run(url, homes, local_ranks=('0', '1')):
+        load = functools.partial(load_as, url=url, homes=homes, local_ranks=local_ranks)
+        with ThreadPoolExecutor(2) as pool:
+            return [*pool.map(load, range(2))]
+
+    environ = SimpleNamespace(environ=SimpleNamespace(get=get_env), path=os.path)
+    monkeypatch.setattr(downloading, 'os', environ)
+    monkeypatch.setattr(downloading, 'get_rank', lambda: rank.value)
+    monkeypatch.setattr(downloading, 'all_gather_object', gather)
+    return run
 
 
 def load_in_process(rank, url, folder, homes, local_ranks):
@@ -91,25 +162,36 @@ def load_in_two_processes(url, folder, homes, local_ranks=('0', '1')):
         (True, (None, None), 1),  # a launcher that does not set LOCAL_RANK
     ],
 )
-def test_two_processes_download_once_per_folder(
-    url, server, tmp_path, shared, local_ranks, downloads
+def test_ranks_download_once_per_folder(
+    load_in_threads, url, server, tmp_path, shared, local_ranks, downloads
 ):
     homes = [tmp_path / 'home', tmp_path / ('home' if shared else 'other')]
-    results = load_in_two_processes(url, tmp_path, homes, local_ranks)
-    assert all(torch.equal(result, WEIGHTS) for result in results)
+    results = load_in_threads(url, homes, local_ranks)
+    assert results == [(tmp_path / 'good.pth').read_bytes()] * 2
     assert server.requests == ['/good.pth'] * downloads
 
 
-def test_a_failure_of_rank_0_is_an_error_in_both_processes(url, server, tmp_path):
+def test_a_failure_of_rank_0_is_an_error_in_both(load_in_threads, server, tmp_path):
     absent = f'{server.url}/absent.pth'
-    results = load_in_two_processes(absent, tmp_path, [tmp_path / 'home'] * 2)
+    results = load_in_threads(absent, [tmp_path / 'home'] * 2)
     assert server.requests == ['/absent.pth']
     for result in results:
         assert result.startswith(f'{absent} could not be downloaded by rank 0: ')
 
 
-def test_a_failure_of_another_node_is_an_error_in_both_processes(url, tmp_path):
+def test_a_failure_of_another_node_is_an_error_in_both(load_in_threads, url, tmp_path):
     (tmp_path / 'file').touch()  # No folder can be made below a file.
-    homes = [tmp_path / 'home', tmp_path / 'file']
-    for result in load_in_two_processes(url, tmp_path, homes, ('0', '0')):
+    homes = [tmp_path / 'home', tmp_path / 'file' / 'home']
+    for result in load_in_threads(url, homes, ('0', '0')):
         assert result.startswith(f'{url} could not be downloaded by rank 1: NotADirectoryError')
+
+
+@pytest.mark.slow
+def test_two_processes_download_once(url, server, tmp_path):
+    results = load_in_two_processes(url, tmp_path, [tmp_path / 'home'] * 2)
+    assert all(torch.equal(result, WEIGHTS) for result in results)
+    assert server.requests == ['/good.pth']
+    absent = f'{server.url}/absent.pth'
+    (tmp_path / 'store').unlink()
+    for result in load_in_two_processes(absent, tmp_path, [tmp_path / 'home'] * 2):
+        assert result.startswith(f'{absent} could not be downloaded by rank 0: ')
