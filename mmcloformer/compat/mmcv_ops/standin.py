@@ -32,10 +32,6 @@ _SUPPORTED = {
     'ms_deform_attn_forward': 'ms_deform_attn',
     'ms_deform_attn_backward': 'ms_deform_attn',
     'bbox_overlaps': 'bbox',
-    'masked_im2col_forward': 'masked_conv',
-    'masked_col2im_forward': 'masked_conv',
-    'psamask_forward': 'psa_mask',
-    'psamask_backward': 'psa_mask',
 }
 
 _HELP = """{op!r} needs mmcv's compiled ops. This mmcv was installed without them, and mmcloformer \
