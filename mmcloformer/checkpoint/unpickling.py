@@ -84,7 +84,7 @@ class StandIn(metaclass=_StandInClass):
 
 
 class Unpickler(pickle._Unpickler):
-    """Reads a pickle and calls nothing that the file names, but for the entries of `_REBUILT`.
+    """Reads a pickle without calling anything that the file names, except for `_REBUILT`.
 
     This is Python's own implementation because that in C allocates whatever size a file gives for
     its memo.

@@ -3,10 +3,11 @@
 Why: The host seeds a worker process when it starts. How many samples a worker has loaded since
     then is not known after resuming, so a resumed run would draw other augmentations.
 Replaces, for the objects of one Runner only: `build_dataloader` of the Runner, `__iter__` of a
-    loader's batch sampler and `skip` of its sampler. mmengine looks at the classes of both to skip
-    samples quickly, so their `__class__` stays what it was.
+    loader's batch sampler and `skip` of its sampler. mmengine checks the classes of both to skip
+    samples quickly, so their `__class__` stays the same.
 
-The data set takes no part in this: the list of a batch's indices seeds the process that reads it.
+This works with any data set, wrapped or not: the list of a batch's indices seeds the process that
+iterates over it.
 """
 
 import random

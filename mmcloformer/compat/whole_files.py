@@ -1,4 +1,4 @@
-"""A storage backend of mmengine whose files are whole or absent."""
+"""A storage backend for mmengine that never leaves a partial file."""
 
 import os
 import shutil
@@ -17,11 +17,11 @@ class WholeFilesBackend(LocalBackend):
     """Writes files under a temporary name and renames them; removes files only after that.
 
     For the checkpoints of one folder. mmengine removes the outdated ones before it saves the next
-    one, and writes in place: a process that is killed in between, or a full disk, loses both.
+    one, and writes in place, so a kill or a full disk in between loses both.
 
     Args:
         outdated: Files to remove after the next one is complete. mmengine builds a backend for
-            each operation; all that share this list act as one. It dumps the list as JSON.
+            each operation, and all that share this list act as one.
     """
 
     def __init__(self, outdated: list[str]) -> None:
@@ -50,7 +50,7 @@ class WholeFilesBackend(LocalBackend):
                 f'{len(obj) / 1e6:.1f} MB, {free / 1e6:.1f} MB are free there. The checkpoints '
                 f'saved before are complete: free some space and continue with --resume.'
             ) from error
-        # A run that was resumed from another folder leaves the best checkpoint there alone.
+        # A run that was resumed from another folder does not remove the best checkpoint there.
         for old in map(Path, self.outdated):
             if old != path and old.parent.resolve() == path.parent.resolve():
                 old.unlink(missing_ok=True)

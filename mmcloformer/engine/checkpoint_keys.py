@@ -19,11 +19,11 @@ T = TypeVar('T')
 
 @HOOKS.register_module()
 class WrapperKeysHook(Hook):
-    """Rename the keys of a checkpoint to those of the model where they differ by wrappers only.
+    """Rename the keys of a checkpoint that differ from the model's by wrappers only.
 
     DistributedDataParallel, torch.compile and mmengine's averaged models add `module` and
     `_orig_mod` to the keys. The host removes a leading `module.` and would otherwise leave the
-    weights of such keys at their initialisation. Weights by themselves, and those under the key
+    weights of such keys at their initialisation. Weights that are the whole file, or under the key
     `model`, which the host does not read, are moved to `state_dict`.
     """
 
@@ -80,7 +80,7 @@ class WholeCheckpointHook(Hook):
 
 
 def check_whole_model(model: nn.Module, checkpoint: Any, source: str) -> dict[str, Tensor]:
-    """Compare a checkpoint with a model, wrappers on either side aside.
+    """Compare a checkpoint with a model; wrappers on either side are ignored.
 
     Args:
         model: A model, maybe wrapped for distributed training, test-time augmentation or by
@@ -108,15 +108,15 @@ def unwrap_model(model: nn.Module) -> nn.Module:
 
 
 def match_keys(values: Mapping[str, T], wanted: Collection[str]) -> dict[str, T]:
-    """Rename keys to the wanted ones that are equal to them but for names of wrappers.
+    """Rename keys that differ from a wanted key only by the names of wrappers.
 
     Args:
         values: Values by key of a checkpoint.
         wanted: Keys of a model.
 
     Returns:
-        The values. A key is kept if it is wanted, is equal to no wanted key, or if several keys
-        are equal to the same one.
+        The values. A key keeps its name if it is wanted, if no wanted key matches it, or if several
+        keys match the same one.
     """
     wanted = set(wanted)
     by_name = _group(wanted)

@@ -146,9 +146,9 @@ class ReseedHook(Hook):
     The host saves no generator's state: a resumed run would draw other drop paths, proposals and
     mixtures than an uninterrupted one. `compat.seeded_batches` does this for augmentations.
 
-    Processes draw different numbers, so that each drops other paths. What has to be equal in all
-    of them is broadcast by the hosts (sizes of mmdet's BatchSyncRandomResize, mmengine's
-    `sync_random_seed`, MoCo's shuffle) or drawn from a generator of its own (samplers).
+    Each process draws its own numbers, so that drop paths differ between processes. The hosts
+    broadcast what must be equal in all of them (sizes of mmdet's BatchSyncRandomResize, mmengine's
+    `sync_random_seed`, MoCo's shuffle), or draw it from a separate generator (samplers).
     """
 
     def before_train_epoch(self, runner: Runner) -> None:

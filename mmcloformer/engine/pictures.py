@@ -28,8 +28,8 @@ _HOST_HOOKS: dict[str, tuple[str, dict[str, Any]]] = {
 class PicturesHook(Hook):
     """Draw every image of a test, with the sub-folders and the settings of the host's hook.
 
-    The hosts' own hooks write all pictures into one folder, under the base names of the images: of
-    several images of one name, mmdet and mmpretrain keep the last picture.
+    The hosts' own hooks write all pictures into one folder under the base names of the images. Of
+    several images with the same name, mmdet and mmpretrain keep the last picture only.
 
     Args:
         host: `mmdet`, `mmseg` or `mmpretrain`.
@@ -90,7 +90,7 @@ def _to_rgb(inputs: Any, index: int) -> Any:
 def draw_predictions(cfg: Config, folder: str) -> None:
     """Add a `PicturesHook` in place of the host's visualization hook.
 
-    A hook of another class is told to draw, and does so as its own code says.
+    A custom hook is kept and set to draw.
 
     Args:
         cfg: Config of a test, changed in place.

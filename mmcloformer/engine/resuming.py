@@ -148,12 +148,12 @@ class ResumeHook(Hook):
 
 @HOOKS.register_module()
 class MissedValidationHook(Hook):
-    """Let a resumed run make up for a validation that its checkpoint does not know of.
+    """Let a resumed run make up for a validation that came after its checkpoint.
 
-    The host saves a checkpoint of an epoch before it validates the epoch, and a resumed run goes
-    on with the next one: the best checkpoint, EarlyStoppingHook and schedulers that watch a
-    metric would miss a validation. EarlyStoppingHook also forgets those before; their metrics are
-    in the log of the checkpoint.
+    The host saves the checkpoint of an epoch before it validates the epoch, and a resumed run
+    continues with the next epoch. The best checkpoint, EarlyStoppingHook and schedulers that watch
+    a metric would miss this validation. EarlyStoppingHook also loses the earlier ones; their
+    metrics are read from the log in the checkpoint.
     """
 
     # After the hooks that a validation calls are set up.
@@ -211,7 +211,7 @@ def _new_run(source: str) -> str:
 
 
 def _is_saved(runner: Runner, meta: Mapping[str, Any], part: str) -> bool:
-    """Return whether the run saves a part of a checkpoint, by its config now and then."""
+    """Return whether the run saves a part of a checkpoint, now and when it was started."""
     if part not in _OPTIONAL:
         return True
     argument = _OPTIONAL[part]
@@ -221,7 +221,7 @@ def _is_saved(runner: Runner, meta: Mapping[str, Any], part: str) -> bool:
 
 
 def _check_groups(runner: Runner, checkpoint: Mapping[str, Any], source: str) -> None:
-    """Raise the error of torch's optimizers with what to do about it."""
+    """Raise an error that says what to do if the groups of parameters differ."""
     groups = checkpoint.get('optimizer', {}).get('param_groups')
     # Strategies of a FlexibleRunner regroup the parameters; several optimizers have no groups.
     if groups is None or not isinstance(runner, Runner):
