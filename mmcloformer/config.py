@@ -224,6 +224,23 @@ class ConfigView:
                     if isinstance(each, Mapping):
                         yield self.entry(each, f'{field}.{index}', 'METRICS')
 
+    def ignored_labels(self, split: str) -> frozenset[int]:
+        """Return the values of label maps that all heads (`train`) or evaluators leave out.
+
+        Args:
+            split: `train`, `val` or `test`.
+        """
+        if self.host != 'mmseg':
+            return frozenset([255])
+        if split == 'train':
+            heads = import_module('mmseg.models.decode_heads.decode_head').BaseDecodeHead
+            kinds = [node.value for node in self.parts(heads)]
+        else:
+            metric = import_module('mmseg.evaluation').IoUMetric
+            kinds = [each.settings for each in self.evaluators(split) if each.is_a(metric)]
+        values = {each.get('ignore_index', 255) for each in kinds} or {255}
+        return frozenset(values if len(values) == 1 else ())
+
     def preprocessor(self) -> Entry:
         """Return the data preprocessor, with the class that the host takes by default."""
         field = 'model.data_preprocessor'

@@ -268,12 +268,13 @@ def image_problem(path: Path) -> str | None:
     except OSError as error:
         return f'cannot be opened: {error.strerror}'
     if problem := file_problem(content):
-        return problem
+        return str(problem)
     try:
         image, problem = decode(lambda: mmcv.imfrombytes(content))
     except Exception as error:  # Of OpenCV, which also raises MemoryError.
-        return unreadable_reason(content, error)
-    return unreadable_reason(content) if image is None else problem
+        return str(unreadable_reason(content, error))
+    problem = unreadable_reason(content) if image is None else problem
+    return str(problem) if problem else None
 
 
 def _open_video(path: str) -> mmcv.VideoReader | None:

@@ -1,41 +1,36 @@
 """Examines every sample of the data sets of a config before training."""
 
 import contextlib
-import os
 import sys
+import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from mmengine import fileio
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import init_default_scope
 from rich.console import Console
 from rich.progress import track
 from torch.utils.data import DataLoader, Dataset
 
-from ..config import ConfigView, are_in_hosts
-from ..errors import ConfigError, DataError
-from .annotations import annotation_problems, evaluator_problems
+from ..config import SPLITS, ConfigView, DatasetEntry
+from ..errors import ConfigError, DataError, join_first
 from .channels import channel_problems, first_image_problems
 from .classes import class_problems
-from .coco import dataset_problems
+from .coco import class_names, coco_problems
 from .evaluators import evaluator_misfits
 from .heads import head_numbers
-from .learnable import UNITS, absent_classes, unlearnable
-from .left_out import filtered_samples, left_out_files, unused_folder
-from .lists import list_problems
+from .labels import UNITS, absent_classes, labels_are_known, unlearnable
+from .listing import build_dataset, left_out_problems, listing_problems
 from .presence import check_present
-from .problem import Problem, render
-from .sample import sample_problems
+from .problem import Fault, Problem
+from .samples import Expected, sample_problems
 from .schedule import epoch_samples, schedule_problems
 
-_EMPTY = 'the host finds no samples in it; images without any object are left out of training'
-_NO_OBJECTS = (
-    'the host leaves out every object: a box is [x, y, width, height] in pixels, at least one '
-    'pixel wide and high, and overlaps the image'
-)
+# XML files that are read for the names of classes at most.
+_MOST = 1000
 
 
 class Findings(NamedTuple):
@@ -48,8 +43,8 @@ class Findings(NamedTuple):
     """
 
     samples: dict[str, int]
-    problems: list[str]
-    warnings: list[str]
+    problems: list[Problem]
+    warnings: list[Problem]
 
 
 def check_dataset(cfg: Config, workers: int) -> Findings:
@@ -68,157 +63,208 @@ def check_dataset(cfg: Config, workers: int) -> Findings:
     """
     if workers < 0:
         raise ConfigError(f'workers is {workers}; give a number of worker processes, or 0 for none')
-    datasets = {
-        split: cfg[f'{split}_dataloader'].dataset
-        for split in ('train', 'val', 'test')
-        if cfg.get(f'{split}_dataloader')
-    }
-    if datasets.get('test') == datasets.get('val'):
-        datasets.pop('test', None)
-    check_present(cfg, tuple(datasets))
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    samples: dict[str, int] = {}
     view = ConfigView(cfg)
-    misfits = [*class_problems(view, tuple(datasets))]
-    problems = render([*channel_problems(view, tuple(datasets)), *misfits])
-    warnings: list[str] = []
-    for split, dataset in datasets.items():
-        problems += _split_problems(cfg, split, dataset, workers, samples, misfits, warnings)
-    same = cfg.get('test_evaluator') == cfg.get('val_evaluator') and 'test' not in datasets
+    splits = [split for split in SPLITS if view.loader(split)]
+    if view.loader('test').get('dataset') == view.loader('val').get('dataset'):
+        splits = [split for split in splits if split != 'test' or 'val' not in splits]
+    check_present(cfg, splits)
+    init_default_scope(view.host or 'mmengine')
+    samples: dict[str, int] = {}
+    problems = [
+        *channel_problems(view, splits),
+        *class_problems(view, splits),
+        *coco_problems(view, splits, thorough=True),
+        *listing_problems(view, splits),
+    ]
+    for split in splits:
+        problems += _split_problems(view, split, workers, samples, problems)
+    same = 'test' not in splits and cfg.get('test_evaluator') == cfg.get('val_evaluator')
     for split in ('val',) if same else ('val', 'test'):
-        problems += evaluator_misfits(cfg, split)
-    if 'train' in datasets:
-        length = epoch_samples(datasets['train'], samples['train'])
-        for found, new in zip((problems, warnings), schedule_problems(cfg, length), strict=True):
-            found += new
-    return Findings(samples, list(dict.fromkeys(problems)), list(dict.fromkeys(warnings)))
+        problems += (
+            Problem(f'{split}_evaluator', each, '') for each in evaluator_misfits(cfg, split)
+        )
+    if 'train' in splits:
+        length = epoch_samples(view.loader('train')['dataset'], samples['train'])
+        errors, warnings = schedule_problems(cfg, length)
+        problems += [Problem('param_scheduler', each, '') for each in errors]
+        problems += [Problem('param_scheduler', each, '', severity='warning') for each in warnings]
+    problems = list(dict.fromkeys(problems))
+    return Findings(
+        samples,
+        [each for each in problems if each.severity == 'error'],
+        [each for each in problems if each.severity == 'warning'],
+    )
 
 
 def _split_problems(
-    cfg: Config,
+    view: ConfigView,
     split: str,
-    dataset: Mapping[str, Any],
     workers: int,
     samples: dict[str, int],
-    class_misfits: list[Problem],
-    warnings: list[str],
-) -> Iterator[str]:
-    """Examine one split, and count its samples."""
-    detection = cfg.get('default_scope') == 'mmdet'
-    view = ConfigView(cfg)
-    loader = f'{split}_dataloader.'
-    misfit_of_classes = any(misfit.field.startswith(loader) for misfit in class_misfits)
-    leaves = [each.entry.settings for each in view.datasets(split)]
-    built = []
-    explained = misfit_of_classes
+    known: Sequence[Problem],
+) -> list[Problem]:
+    """Examine one split, and count its samples.
+
+    What is known of a data set explains why the host cannot build it, or why it has no labels.
+    """
+    host, where = view.host, f'{split}_dataloader.dataset'
+    explained = {each.field for each in known if each.severity == 'error'}
+    leaves = list(view.datasets(split))
+    built: list[tuple[DatasetEntry, BaseDataset]] = []
+    problems: list[Problem] = []
     for leaf in leaves:
-        misfits: list[str] = []
-        if detection:
-            misfits = list(dataset_problems(cfg, split, leaf, images=False, warnings=warnings))
-        elif unused := unused_folder(cfg, split, leaf):
-            misfits = [f'no image is left: {unused}']
-        misfits += list_problems(cfg, split, leaf)
-        yield from misfits
-        explained = explained or bool(misfits)
+        field = leaf.entry.field
         try:
-            loaded = _build(leaf)
-            if not isinstance(loaded, BaseDataset):
-                kind = type(loaded).__name__
-                warnings.append(f'{split}_dataloader.dataset: a {kind} is not examined')
-                continue
-            built.append(loaded)
-            warnings += _left_out(cfg, split, leaf, loaded)
+            dataset = _build(view, leaf)
+            if isinstance(dataset, BaseDataset):
+                built.append((leaf, dataset))
+                problems += left_out_problems(view, leaf, len(dataset))
+            else:
+                kind = type(dataset).__name__
+                problems.append(Problem(field, f'a {kind} is not examined', '', severity='warning'))
         except DataError as error:
-            if misfits or misfit_of_classes:  # They explain the failure.
-                continue
-            file = os.path.join(leaf.get('data_root') or '', leaf.get('ann_file') or '')
-            local = detection and file.endswith('.json') and Path(file).is_file()
-            causes = list(annotation_problems(Path(file))) if local else []
-            where = f'{file} ({split}_dataloader.dataset)'
-            yield from (f'{where}: {cause}' for cause in causes or [str(error)])
+            if not any(each.startswith(field) for each in explained):
+                problems.append(Problem(field, *_unbuilt_fault(view, leaf, str(error))))
     counts: Counter[int] = Counter()
-    for each in built:
-        found = [*_examine(each, _num_classes(cfg, each), workers, split, counts)]
+    for leaf, dataset in built:
+        expected = Expected(
+            leaf.entry.field, _num_classes(view, dataset), view.ignored_labels(split)
+        )
+        found = [*_examine(dataset, expected, workers, split, counts)]
+        problems += found
         # The whole pipeline runs on good files only: a bad mask can take all memory.
-        yield from found or render(first_image_problems(view, split, each))
-    samples[split] = sum(map(len, built))
-    scope = cfg.get('default_scope')
-    names = _class_names(cfg, built[0]) if built and _labels_are_used(view, split) else None
-    if names:
-        partial = any(each._indices is not None for each in built)
-        unusable = [*unlearnable(scope, split, counts, len(names), partial)]
-        yield from [] if explained else unusable
-        warnings += [] if unusable else absent_classes(scope, split, counts, names)
-    if detection and len(built) == len(leaves):
-        if split != 'test' and not any(map(_has_objects, built)):
-            yield f'{split}_dataloader.dataset: {_NO_OBJECTS}'
-        yield from evaluator_problems(cfg, split)
+        if not any(each.severity == 'error' for each in found):
+            problems += first_image_problems(view, split, dataset)
+    samples[split] = sum(len(dataset) for _, dataset in built)
+    names = _class_names(view, built[0][1]) if built and _labels_are_used(view, leaves) else []
+    if names and host:
+        partial = any(dataset._indices is not None for _, dataset in built)
+        unusable = [*unlearnable(host, split, counts, len(names), partial)]
+        if not unusable:
+            annotated = {name for leaf, _ in built for name in _annotated_names(view, leaf)}
+            problems += absent_classes(host, split, counts, names, annotated)
+        elif not any(each.startswith(where) for each in explained):
+            problems += unusable
+    complete = built and len(built) == len(leaves)
+    if host == 'mmdet' and split != 'test' and complete and not any(map(_has_objects, built)):
+        problems.append(Problem(where, *_no_objects_fault(view, leaves)))
+    return problems
 
 
-def _labels_are_used(view: ConfigView, split: str) -> bool:
-    """Return whether a model learns the labels that the loading steps give."""
-    if view.host == 'mmpretrain':
-        return bool([*head_numbers(view)])  # Pre-training without labels has no such head.
-    if view.host == 'mmseg':  # A step of the user's own may change them.
-        return all(are_in_hosts(each.steps) for each in view.datasets(split))
-    return view.host in UNITS
-
-
-def _build(leaf: Mapping[str, Any]) -> Any:
+def _build(view: ConfigView, leaf: DatasetEntry) -> Any:
     try:
         with contextlib.redirect_stdout(sys.stderr):  # pycocotools prints.
-            dataset = DATASETS.build(leaf)
+            dataset = build_dataset(view, leaf.entry.settings)
             if isinstance(dataset, BaseDataset):
                 dataset.full_init()
     except Exception as error:  # Any error of the host is a finding.
-        empty = 'at least one array' in str(error)  # Raised when mmengine serialises an empty list.
-        raise DataError(_EMPTY if empty else f'the host cannot read it ({error!r})') from error
+        # Raised when mmengine serialises an empty list.
+        empty = 'at least one array' in str(error)
+        raise DataError('' if empty else f'the host cannot read it ({error!r})') from error
     if not len(dataset):
-        raise DataError(_EMPTY)
+        raise DataError('')
     return dataset
 
 
-def _num_classes(cfg: Config, dataset: BaseDataset) -> int | None:
-    if cfg.get('default_scope') == 'mmdet':
+def _unbuilt_fault(view: ConfigView, leaf: DatasetEntry, error: str) -> Fault:
+    if error:
+        return Fault(error, 'correct the annotation file, or the settings of the data set')
+    named = _foreign_names_fault(view, [leaf])
+    return named or Fault(
+        'the host finds no samples in it',
+        'images without any object are left out of training: label some, or look at filter_cfg',
+    )
+
+
+def _no_objects_fault(view: ConfigView, leaves: Sequence[DatasetEntry]) -> Fault:
+    if fault := _foreign_names_fault(view, leaves):
+        return fault
+    if all(hasattr(leaf.entry.kind, 'COCOAPI') for leaf in leaves):
+        form = 'a box is [x, y, width, height] in pixels'
+    else:
+        form = 'write the names of metainfo.classes as in the annotations; a box is in pixels'
+    return Fault(
+        'the host leaves out every object',
+        f'{form}, at least one pixel wide and high, and overlaps the image',
+    )
+
+
+def _foreign_names_fault(view: ConfigView, leaves: Sequence[DatasetEntry]) -> Fault | None:
+    """Return that no object has one of the classes, if the annotations are known to have others."""
+    names = [name for leaf in leaves for name in class_names(leaf.entry)]
+    annotated = {name for leaf in leaves for name in _annotated_names(view, leaf)}
+    if not annotated or annotated & set(names):
+        return None
+    return Fault(
+        f'the host leaves out every object: none is one of metainfo.classes ({join_first(names)}), '
+        f'the annotations name {join_first(sorted(annotated))}',
+        'write the classes as there',
+    )
+
+
+def _annotated_names(view: ConfigView, leaf: DatasetEntry) -> set[str]:
+    """Return the names of objects in XML files; other formats are checked elsewhere, or unknown."""
+    names: set[str] = set()
+    with contextlib.suppress(Exception):  # What cannot be read is reported by itself.
+        from mmdet.datasets import XMLDataset
+
+        if leaf.entry.is_a(XMLDataset):
+            dataset: Any = view.build_lazily(leaf.entry)
+            for info in dataset.load_data_list()[:_MOST]:
+                content = fileio.get(info['xml_path'], backend_args=dataset.backend_args)
+                names.update(
+                    str(each.findtext('name')) for each in ET.fromstring(content).iter('object')
+                )
+    return names
+
+
+def _labels_are_used(view: ConfigView, leaves: Sequence[DatasetEntry]) -> bool:
+    """Return whether a model learns the labels that the loading steps give."""
+    if view.host == 'mmpretrain':
+        return bool([*head_numbers(view)])  # Pre-training without labels has no such head.
+    if view.host == 'mmseg':
+        return all(labels_are_known(leaf.steps) for leaf in leaves)
+    return view.host in UNITS
+
+
+def _num_classes(view: ConfigView, dataset: BaseDataset) -> int | None:
+    if view.host == 'mmdet':
         return None
     classes = dataset.metainfo.get('classes')
-    numbers = [number.classes for number in head_numbers(ConfigView(cfg))]
+    numbers = [number.classes for number in head_numbers(view)]
     return min([*numbers, len(classes)] if classes else numbers, default=None)
 
 
-def _class_names(cfg: Config, dataset: BaseDataset) -> list[str]:
+def _class_names(view: ConfigView, dataset: BaseDataset) -> list[str]:
     """Return the names of the labels that `class_counts` counts; none for panoptic data."""
-    classes = dataset.metainfo.get('classes') or range(_num_classes(cfg, dataset) or 0)
+    classes = dataset.metainfo.get('classes') or range(_num_classes(view, dataset) or 0)
     return [] if 'thing_classes' in dataset.metainfo else [*map(str, classes)]
 
 
-def _has_objects(dataset: BaseDataset) -> bool:
+def _has_objects(built: tuple[DatasetEntry, BaseDataset]) -> bool:
+    dataset = built[1]
     return any(dataset.get_data_info(i).get('instances', True) for i in range(len(dataset)))
 
 
-class _Examined(Dataset[tuple[list[str], Counter[int]]]):
-    def __init__(self, dataset: BaseDataset, num_classes: int | None) -> None:
+class _Examined(Dataset[tuple[list[Problem], Counter[int]]]):
+    def __init__(self, dataset: BaseDataset, expected: Expected) -> None:
         self._dataset = dataset
-        self._num_classes = num_classes
+        self._expected = expected
 
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def __getitem__(self, index: int) -> tuple[list[str], Counter[int]]:
+    def __getitem__(self, index: int) -> tuple[list[Problem], Counter[int]]:
         counts: Counter[int] = Counter()
-        return list(sample_problems(self._dataset, index, self._num_classes, counts)), counts
+        return list(sample_problems(self._dataset, index, self._expected, counts)), counts
 
 
 def _examine(
-    dataset: BaseDataset,
-    num_classes: int | None,
-    workers: int,
-    split: str,
-    counts: Counter[int],
-) -> Iterator[str]:
+    dataset: BaseDataset, expected: Expected, workers: int, split: str, counts: Counter[int]
+) -> Iterator[Problem]:
     """Examine all samples in worker processes, as decoding masks holds the GIL."""
     samples = DataLoader(
-        _Examined(dataset, num_classes),
+        _Examined(dataset, expected),
         batch_size=None,
         num_workers=workers,
         collate_fn=_uncollated,
@@ -242,15 +288,3 @@ def _examine(
 
 def _uncollated(sample: Any) -> Any:
     return sample
-
-
-def _left_out(
-    cfg: Config, split: str, leaf: Mapping[str, Any], built: BaseDataset
-) -> Iterator[str]:
-    """Yield which samples the host leaves out, but for those of COCO files."""
-    scope = cfg.get('default_scope')
-    if scope == 'mmdet' and not hasattr(built, 'COCOAPI'):
-        if out := filtered_samples(scope, leaf, len(built)):
-            yield f'{split}_dataloader.dataset: {out}'
-    elif out := left_out_files(cfg, split, leaf):
-        yield out

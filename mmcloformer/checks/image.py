@@ -15,10 +15,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
-from PIL import Image
+import cv2
+import numpy as np
+from PIL import ExifTags, Image
+
+from .problem import Fault
 
 _FETCH = 'copy or download it again'
-_CUT_OR_DAMAGED = f'is cut short or damaged ({{}}); {_FETCH}'
 _JPEG, _PNG = b'\xff\xd8\xff', b'\x89PNG'
 _SIGNATURES = (
     (_PNG, 'PNG'),
@@ -40,25 +43,23 @@ _LOST_PIXELS = b'premature end of data segment'
 _T = TypeVar('_T')
 
 
-def file_problem(content: bytes) -> str | None:
+def file_problem(content: bytes) -> Fault | None:
     """Return what is wrong with an image file, without decoding it.
 
     Args:
         content: The whole file.
 
-    Returns:
-        The reason and what to do, or None.
     """
     if not content:
-        return f'is empty (0 bytes); {_FETCH}'
+        return Fault('is empty (0 bytes)', _FETCH)
     if content.startswith(_JPEG) and not _has_end(content):
-        return f'is cut short, the end of the JPEG is missing; {_FETCH}'
+        return Fault('is cut short, the end of the JPEG is missing', _FETCH)
     if content.startswith(_PNG) and (fault := _fault_of_pixels(content)):
-        return _CUT_OR_DAMAGED.format(fault)
+        return Fault(f'is cut short or damaged ({fault})', _FETCH)
     return None
 
 
-def unreadable_reason(content: bytes, error: Exception | None = None) -> str:
+def unreadable_reason(content: bytes, error: Exception | None = None) -> Fault:
     """Return why a host failed to load an image in which `file_problem` finds nothing wrong.
 
     Args:
@@ -67,23 +68,64 @@ def unreadable_reason(content: bytes, error: Exception | None = None) -> str:
     """
     said = f' ({error_text(error)})' if error else ''
     if isinstance(error, Image.DecompressionBombError):
-        return (
-            f'is too large for Pillow, with which the host reads it{said}; cut it into tiles, or '
-            "for a grey image set imdecode_backend='cv2' in its loading step"
+        return Fault(
+            f'is too large for Pillow, with which the host reads it{said}',
+            "cut it into tiles, or for a grey image set imdecode_backend='cv2' in its loading step",
         )
     if limit := re.search(r'CV_IO_MAX_IMAGE_\w+', said):
-        return (
-            'is too large for OpenCV, with which the host reads it; cut it into tiles, or raise '
-            f'the limit, the environment variable OPEN{limit[0]}'
+        return Fault(
+            'is too large for OpenCV, with which the host reads it',
+            f'cut it into tiles, or raise the limit, the environment variable OPEN{limit[0]}',
         )
     kind = _kind(content)
     if kind is None:
-        return 'is not an image; replace it'
+        return Fault('is not an image', 'replace it')
     if content.startswith(_PNG) and (fault := _fault_beside_pixels(content)):
-        return f'{_CUT_OR_DAMAGED.format(fault)}, or save it again'
+        return Fault(f'is cut short or damaged ({fault})', f'{_FETCH}, or save it again')
+    return Fault(
+        f'cannot be read by the host{said}, though it is a {kind}',
+        f'{_FETCH}, or save it as 8-bit JPEG or PNG',
+    )
+
+
+def seems_image(file: str) -> bool:
+    """Return whether a file begins as OpenCV's formats do, or those of other programs.
+
+    Args:
+        file: Path of the file.
+    """
+    try:
+        with open(file, 'rb') as opened:
+            start = opened.read(32)
+        return bool(start) and (cv2.haveImageReader(file) or _signature(start) is not None)
+    except (OSError, cv2.error):
+        return False
+
+
+def keeps_size(content: bytes) -> bool:
+    """Return whether an EXIF tag turns or mirrors a picture and leaves its width and height.
+
+    Args:
+        content: The whole file.
+    """
+    if b'Exif\0\0' not in content[:65536]:
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        image = Image.open(io.BytesIO(content))
+        turn = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return turn in (2, 3, 4) or (turn in (5, 6, 7, 8) and image.width == image.height)
+
+
+def unused_bits(content: bytes) -> int | None:
+    """Return how many bits the values of a 16-bit image take, if OpenCV reads it as one.
+
+    Args:
+        content: The whole file.
+    """
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     return (
-        f'cannot be read by the host{said}, though it is a {kind}; {_FETCH}, or save it as 8-bit '
-        'JPEG or PNG'
+        int(pixels.max()).bit_length() if pixels is not None and pixels.dtype == np.uint16 else None
     )
 
 
@@ -93,7 +135,7 @@ def error_text(error: Exception) -> str:
     return f'{type(error).__name__}: {message}' if message else type(error).__name__
 
 
-def decode(load: Callable[[], _T]) -> tuple[_T, str | None]:
+def decode(load: Callable[[], _T]) -> tuple[_T, Fault | None]:
     """Run a decoder and capture the warnings of libjpeg, which go to standard error only.
 
     No other thread may write to standard error meanwhile.
@@ -114,7 +156,7 @@ def decode(load: Callable[[], _T]) -> tuple[_T, str | None]:
             os.close(stderr)
         captured.seek(0)
         lost = _LOST_PIXELS in captured.read()
-    return result, f'is damaged, part of the picture is lost; {_FETCH}' if lost else None
+    return result, Fault('is damaged, part of the picture is lost', _FETCH) if lost else None
 
 
 def _has_end(content: bytes) -> bool:
@@ -194,5 +236,9 @@ def _kind(content: bytes) -> str | None:
             image = Image.open(io.BytesIO(content))
         return f'{image.format} of mode {image.mode}'
     except Exception:  # Pillow does not know the format, or refuses what is in the file.
-        matches = (kind for start, kind in _SIGNATURES if re.match(start, content, re.DOTALL))
-        return next(matches, None)
+        return _signature(content)
+
+
+def _signature(content: bytes) -> str | None:
+    matches = (kind for start, kind in _SIGNATURES if re.match(start, content, re.DOTALL))
+    return next(matches, None)

@@ -1,74 +1,121 @@
-"""Checks that class labels and label maps match the classes; others crash in the loss."""
+"""Checks that class labels and label maps fit the classes, and leave something to learn."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import mmcv
 import numpy as np
+from mmcv.transforms import LoadAnnotations
 from numpy.typing import NDArray
 
+from ..config import ConfigView, is_in_hosts
 from ..errors import join_first
+from .heads import head_numbers
+from .listing import build_dataset
+from .problem import Fault, Problem
+
+IGNORED = -1
+"""Key of `class_counts` for what the losses leave out."""
+UNITS = dict(mmdet='box', mmseg='pixel', mmpretrain='image')
+"""What has a label, by host."""
+# Label maps that are read before training at most. A good data set needs one or two.
+_MOST = 1000
+# Of the changes between neighbouring pixels, the share that goes on in the next pixel in the same
+# direction: up to 0.05 in real label maps, 0.25 and more in those that were blurred.
+_BLURRED, _FEWEST_CHANGES = 0.2, 50
 
 
-def class_problem(labels: Any, num_classes: int) -> str | None:
+def class_fault(labels: Any, num_classes: int) -> Fault | None:
     """Return which labels of an image are outside the classes.
 
     Args:
         labels: One label or several.
         num_classes: Number of classes.
-
-    Returns:
-        The reason and what to do, or None.
     """
     wrong = sorted({label for label in np.ravel(labels).tolist() if not 0 <= label < num_classes})
     if not wrong:
         return None
-    return (
+    return Fault(
         f'has the label {join_first(wrong)}; {num_classes} classes are labelled 0 to '
-        f'{num_classes - 1}'
+        f'{num_classes - 1}',
+        'correct the label, or the number of classes',
     )
 
 
-def label_map_problem(
-    info: Mapping[str, Any], content: bytes, num_classes: int, ignored: int, backend: str | None
-) -> str | None:
+def label_map_fault(
+    info: Mapping[str, Any],
+    content: bytes,
+    num_classes: int | None,
+    ignored: Collection[int],
+    backend: str | None,
+) -> Fault | None:
     """Return what is wrong with a label map that a host has loaded.
 
     Args:
         info: The loaded sample, with `img_shape` (H, W) and `gt_seg_map`.
         content: Content of the label map file.
-        num_classes: Number of classes.
-        ignored: The label that the losses ignore.
+        num_classes: Number of classes; None if it is unknown.
+        ignored: The labels that losses or evaluators leave out.
         backend: Decoder of the host's loading step; None for mmcv's default.
-
-    Returns:
-        The reason and what to do, or None.
     """
-    labels: NDArray[np.uint8] = info['gt_seg_map']
-    if labels.ndim != 2:
-        return (
-            f'has {labels.shape[-1]} channels; save it with one, the number of the class '
-            '(grey, or a palette)'
+    labels: NDArray[Any] = info['gt_seg_map']
+    if kind := _lossy_format(content):
+        return Fault(
+            f'is a {kind}, which changes the labels along edges',
+            'save label maps as PNG, from the originals: a conversion keeps the wrong labels',
         )
-    shape = tuple(info['img_shape'])
+    if labels.ndim != 2:
+        return Fault(
+            f'has {labels.shape[-1]} channels',
+            'save it with one, the number of the class (grey, or a palette)',
+        )
+    shape = tuple(info.get('img_shape', labels.shape))
     if labels.shape != shape:
         sizes = [f'{width}x{height}' for height, width in (labels.shape, shape)]
-        return f'is {sizes[0]}, its image {sizes[1]}; {size_hint(labels.shape, shape)}'
+        return Fault(f'is {sizes[0]}, its image {sizes[1]}', size_remedy(labels.shape, shape))
     largest = _largest_wide_value(content, backend)
     if largest > 255:
-        return f'has values up to {largest}, which the host wraps at 256; save it with 8 bits'
+        return Fault(f'has values up to {largest}, which the host wraps at 256', 'use 8 bits')
+    if num_classes is None:
+        return None
     found = np.unique(labels)
-    wrong = found[(found >= num_classes) & (found != ignored)].tolist()
-    if wrong:
-        reduced = ' after reduce_zero_label' if info.get('reduce_zero_label') else ''
-        return (
-            f'has the label {join_first(wrong)}{reduced}; {num_classes} classes are labelled 0 to '
-            f'{num_classes - 1}, and {ignored} is left out'
-        )
-    return None
+    wrong = [label for label in found[found >= num_classes].tolist() if label not in ignored]
+    if not wrong:
+        return None
+    if blurred := blurred_fault(labels):
+        return blurred
+    reduced = ' after reduce_zero_label' if info.get('reduce_zero_label') else ''
+    left_out = join_first(sorted(ignored)) or 'nothing'
+    return Fault(
+        f'has the label {join_first(wrong)}{reduced}; {num_classes} classes are labelled 0 to '
+        f'{num_classes - 1}, and {left_out} is left out',
+        'correct the labels, or the number of classes, or ignore_index',
+    )
 
 
-def size_hint(said: tuple[Any, ...], found: tuple[int, ...]) -> str:
+def blurred_fault(labels: NDArray[Any]) -> Fault | None:
+    """Return that most edges of a label map are slopes, which hold labels of other classes.
+
+    Args:
+        labels: The label map, (H, W).
+    """
+    changes = slopes = 0
+    values = labels.astype(np.int32)
+    for rows in (values, values.T):
+        steps = np.diff(rows, axis=1)
+        changes += np.count_nonzero(steps)
+        slopes += np.count_nonzero(steps[:, :-1] * steps[:, 1:] > 0)
+    if changes < _FEWEST_CHANGES or slopes < _BLURRED * changes:
+        return None
+    return Fault(
+        'has labels along its edges that lie between those of the regions, as after a resize that '
+        'interpolates, or drawing with anti-aliasing',
+        'resize the original with nearest neighbour, or draw it without anti-aliasing',
+    )
+
+
+def size_remedy(said: tuple[Any, ...], found: tuple[int, ...]) -> str:
     """Return what to do about an image whose size differs from its annotation.
 
     Args:
@@ -80,9 +127,149 @@ def size_hint(said: tuple[Any, ...], found: tuple[int, ...]) -> str:
     return 'annotate the image at its own size'
 
 
+def class_counts(info: Mapping[str, Any], ignored: Collection[int]) -> Counter[int]:
+    """Count the labels of a loaded sample: of pixels, of boxes, or of the image.
+
+    Args:
+        info: The sample.
+        ignored: The values of a label map that losses or evaluators leave out.
+    """
+    if 'instances' in info:
+        return Counter(
+            IGNORED if each.get('ignore_flag') else each['bbox_label']
+            for each in info['instances']
+            if 'bbox_label' in each
+        )
+    counts: Counter[int] = Counter()
+    if isinstance(labels := info.get('gt_seg_map'), np.ndarray):
+        values, numbers = np.unique(labels, return_counts=True)
+        for label, number in zip(values.tolist(), numbers.tolist(), strict=True):
+            counts[IGNORED if label in ignored else label] += number
+        return counts
+    return Counter(
+        label for label in np.ravel(info.get('gt_label', [])).tolist() if isinstance(label, int)
+    )
+
+
+def label_map_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Problem]:
+    """Yield why nothing can be learned from the label maps of mmseg's training set.
+
+    Label maps are read until two labels are found. Files that cannot be read, and larger data sets
+    in which that takes too long, are left to `check_dataset`.
+
+    Args:
+        view: The config; nothing happens unless its host is mmseg.
+        splits: The splits to check; only `train` is.
+    """
+    if view.host != 'mmseg' or 'train' not in splits:
+        return
+    counts: Counter[int] = Counter()
+    read, partial = 0, False
+    try:
+        for entry, steps, _ in view.datasets('train'):
+            if not labels_are_known(steps):
+                return
+            load = [step.settings for step in steps if step.is_a(LoadAnnotations)]
+            dataset = build_dataset(view, entry.settings, pipeline=load, serialize_data=False)
+            partial = partial or entry.settings.get('indices') is not None
+            for index in range(len(dataset)):
+                counts += class_counts(dataset.prepare_data(index), view.ignored_labels('train'))
+                read += 1
+                if len(counts.keys() - {IGNORED}) > 1 or read == _MOST:
+                    return
+        classes = len(dataset.metainfo.get('classes') or ())
+        number = classes or max(each.classes for each in head_numbers(view))
+    except Exception:  # Whatever cannot be read is another check's.
+        return
+    yield from unlearnable('mmseg', 'train', counts, number, partial)
+
+
+def labels_are_known(steps: Sequence[Any]) -> bool:
+    """Return whether the labels that are loaded are those that are learned.
+
+    A later step of the user's own may change them.
+
+    Args:
+        steps: The transforms of a data set.
+    """
+    return all(is_in_hosts(step.kind) or step.is_a(LoadAnnotations) for step in steps)
+
+
+def unlearnable(
+    host: str, split: str, counts: Mapping[int, int], num_classes: int, partial: bool
+) -> Iterator[Problem]:
+    """Yield why nothing can be learned from a split, or scored with it.
+
+    Args:
+        host: The host.
+        split: `train`, `val` or `test`.
+        counts: Sum of `class_counts` over the split; empty if it has no labels.
+        num_classes: Number of classes of the data set.
+        partial: Whether the config takes only some samples (`indices`).
+    """
+    unit, field = UNITS[host], f'{split}_dataloader.dataset'
+    found = [label for label in counts if label != IGNORED]
+    ignored, total = counts.get(IGNORED, 0), sum(counts.values())
+    if total and not found:
+        yield Problem(field, f'every {unit} is left out of loss and score', _ignored_remedy(host))
+    elif len(found) == 1 and num_classes > 1 and host != 'mmdet' and split == 'train':
+        text = f'has the label {found[0]}, so nothing can be learned'
+        if ignored:
+            share = f'{ignored / total:.1%} are left out of the loss'
+            found_text = f'every {unit} that counts {text}; {share}'
+            yield Problem(field, found_text, _ignored_remedy(host))
+        elif not partial:
+            yield Problem(field, f'every {unit} {text}', f'label them 0 to {num_classes - 1}')
+
+
+def absent_classes(
+    host: str,
+    split: str,
+    counts: Mapping[int, int],
+    names: Sequence[str],
+    annotated: Collection[str] = (),
+) -> Iterator[Problem]:
+    """Yield which classes have no label in a split.
+
+    Args:
+        host: The host.
+        split: `train`, `val` or `test`.
+        counts: Sum of `class_counts` over the split; empty if it has no labels.
+        names: Names of the classes, by label.
+        annotated: Names in the annotations, if they are known.
+    """
+    absent = [name for label, name in enumerate(names) if not counts.get(label)]
+    others = sorted(set(annotated) - set(names))
+    if absent and any(counts.get(label) for label in range(len(names))):
+        besides = f', and annotations of {join_first(others)} are dropped' if others else ''
+        yield Problem(
+            f'{split}_dataloader.dataset',
+            f'{len(absent)} of {len(names)} classes have no {UNITS[host]}: {join_first(absent)}'
+            f'{besides}. This may be meant, as in a part of a data set',
+            'if not, correct the labels or metainfo.classes',
+            severity='warning',
+        )
+
+
+def _ignored_remedy(host: str) -> str:
+    if host == 'mmseg':
+        return (
+            'they hold the ignore value (ignore_index, 255 by default; with reduce_zero_label also '
+            '0). Masks saved as 0 and 255 need the number of the class instead, 0, 1, ...'
+        )
+    return 'they are crowds, difficult or ignored (iscrowd in COCO files); label single objects 0'
+
+
+def _lossy_format(content: bytes) -> str | None:
+    if content.startswith(b'\xff\xd8\xff'):
+        return 'JPEG'
+    is_webp = content.startswith(b'RIFF') and content[8:12] == b'WEBP'
+    return 'lossy WebP' if is_webp and b'VP8 ' in content[12:64] else None
+
+
 def _largest_wide_value(content: bytes, backend: str | None) -> int:
     """Return the largest value of an image of more than 8 bits, or 0 for other images."""
-    if content.startswith(b'\xff\xd8') or (content.startswith(b'\x89PNG') and content[24] <= 8):
+    if content.startswith(b'\x89PNG') and content[24] <= 8:
         return 0
     labels = mmcv.imfrombytes(content, flag='unchanged', backend=backend)
     return int(labels.max()) if labels.dtype.itemsize > 1 else 0

@@ -12,9 +12,8 @@ from .channels import channel_problems
 from .classes import class_problems
 from .coco import coco_problems
 from .evaluators import check_evaluators
-from .label_maps import label_map_problems
-from .left_out import unused_folder
-from .lists import check_lists
+from .labels import label_map_problems
+from .listing import listing_problems
 from .problem import Problem, render
 
 
@@ -30,17 +29,17 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
     """
     check_present(cfg, splits)
     view = ConfigView(cfg)
-    problems = render([*channel_problems(view, splits), *class_problems(view, splits)])
-    if problems := [*problems, *coco_problems(cfg, splits)]:
-        listed = '\n'.join(f'  {problem}' for problem in problems)
+    problems = [
+        *channel_problems(view, splits),
+        *class_problems(view, splits),
+        *coco_problems(view, splits),
+        *listing_problems(view, splits),
+        *label_map_problems(view, splits),
+    ]
+    if errors := render(each for each in problems if each.severity == 'error'):
+        listed = '\n'.join(f'  {problem}' for problem in errors)
         raise DataError(f'the data do not fit the config:\n{listed}')
-    check_lists(cfg, splits)
     check_evaluators(cfg, splits)
-    for found in view.datasets(*splits):
-        if problem := unused_folder(cfg, found.split, found.entry.settings):
-            raise DataError(f'no image is left: {problem}')
-    for problem in label_map_problems(cfg, splits):
-        raise DataError(problem)
 
 
 def check_present(cfg: Config, splits: Sequence[str]) -> None:

@@ -6,6 +6,21 @@ from typing import Literal, NamedTuple
 from ..errors import join_first
 
 
+class Fault(NamedTuple):
+    """What is wrong with a file, without the field of the config that names it.
+
+    Attributes:
+        found: What was found.
+        remedy: What to do.
+    """
+
+    found: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f'{self.found}; {self.remedy}'
+
+
 class Problem(NamedTuple):
     """A finding about a config or its data.
 

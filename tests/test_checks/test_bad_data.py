@@ -17,7 +17,6 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS, FUNCTIONS, init_default_scope
 
 from mmcloformer.apis.config import build_model
-from mmcloformer.checks.examine import check_dataset
 from mmcloformer.checks.hint import suggest_data_check
 from mmcloformer.datasets.store import write_shapes
 from tests.conftest import ROOT
@@ -150,8 +149,8 @@ def test_what_the_host_does(kind, corrupted, model):
 
 
 @pytest.mark.parametrize('kind', KINDS, ids=lambda kind: f'{kind.host}-{kind.split}-{kind.name}')
-def test_what_the_check_says(kind, corrupted):
-    _, problems, _ = check_dataset(corrupted(kind), workers=0)
+def test_what_the_check_says(kind, corrupted, examine):
+    _, problems, _ = examine(corrupted(kind))
     if kind.reported is None:
         assert not problems
     else:

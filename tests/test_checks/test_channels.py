@@ -202,7 +202,7 @@ def test_the_examination_looks_into_the_first_file(shapes, wanted):
         steps_of(cfg, split)[0].color_type = 'unchanged'
     check_data(cfg, ('train', 'val'))
     found = check_dataset(cfg, workers=0).problems
-    assert [line.partition(':')[0] for line in map(str, found)] == [
+    assert [problem.field for problem in found] == [
         f'{split}_dataloader.dataset.pipeline' for split in ('train', 'val')
     ]
     cfg.model.backbone.in_channels = 3

@@ -1,25 +1,33 @@
 """Annotation files against config and images; every file is the generated set's, then broken."""
 
+import copy
 import json
 import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mmengine.config import Config
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from mmcloformer.checks.coco import coco_problems
 from mmcloformer.checks.presence import check_data
+from mmcloformer.checks.problem import render
+from mmcloformer.config import ConfigView
 from mmcloformer.datasets.shapes import CLASSES
 from mmcloformer.errors import DataError
 from tests.conftest import ROOT
+from tests.spelling import SPELLINGS, spell
 
 TRAIN = 'annotations/instances_train2017.json'
 
 
 @pytest.fixture
 def cfg(shapes):
-    cfg = Config.fromfile(ROOT / 'configs/retinanet_cloformer_xxs_custom.py')
+    cfg = Config.fromfile(ROOT / 'configs/mask-rcnn_cloformer_xxs_custom.py')
     for split in ('train', 'val', 'test'):
         cfg[f'{split}_dataloader'].dataset.data_root = f'{shapes}/coco/'
     for split in ('val', 'test'):
@@ -29,27 +37,33 @@ def cfg(shapes):
 
 @pytest.fixture
 def rewrite(cfg, shapes, tmp_path):
-    """Give the training set another annotation file."""
+    """Give a data set, and the evaluator, another annotation file."""
 
-    def rewrite(change, **layout):
-        content = json.loads((shapes / 'coco' / TRAIN).read_text())
+    def rewrite(change, split='train', **layout):
+        content = json.loads((shapes / 'coco' / TRAIN.replace('train', split)).read_text())
         change(content)
-        file = tmp_path / 'changed.json'
+        file = tmp_path / f'changed_{split}.json'
         file.write_text(json.dumps(content, **layout))
-        cfg.train_dataloader.dataset.ann_file = str(file)
+        cfg[f'{split}_dataloader'].dataset.ann_file = str(file)
+        if split == 'val':
+            cfg.val_evaluator.ann_file = str(file)
 
     return rewrite
 
 
+def found(cfg, splits=('train', 'val'), thorough=False):
+    return list(coco_problems(ConfigView(cfg), splits, thorough))
+
+
 def message(cfg, splits=('train', 'val')):
-    problems = list(coco_problems(cfg, splits))
+    problems = found(cfg, splits)
     assert problems
-    return '\n'.join(problems)
+    return '\n'.join(render(problems))
 
 
 def test_good_data_pass(cfg):
-    assert not [*coco_problems(cfg, ('train', 'val'))]
-    assert not [*coco_problems(cfg, ('test',))]
+    assert not found(cfg)
+    assert not found(cfg, ('test',))
 
 
 def test_a_misspelt_class(cfg):
@@ -64,7 +78,7 @@ def test_the_hosts_default_classes_are_not_taken_for_the_users(cfg):
     del cfg.val_dataloader.dataset.metainfo
     text = message(cfg)
     assert '(val_dataloader.dataset): no category is called person, bicycle' in text
-    assert ', ...;' in text
+    assert ', ...; there are' in text
 
 
 def test_another_order_of_classes_is_refused_since_the_host_would_swap_them(cfg):
@@ -119,14 +133,14 @@ def test_a_category_of_the_same_name_that_is_not_trained_passes(cfg, rewrite):
         content['categories'] += [dict(id=number, name='cells') for number in (7, 8)]
 
     rewrite(change)
-    assert not [*coco_problems(cfg, ('train',))]
+    assert not found(cfg, ('train',))
 
 
 def test_a_part_of_the_categories_passes(cfg):
     for split in ('train', 'val'):
         cfg[f'{split}_dataloader'].dataset.metainfo.classes = CLASSES[1:3]
-    cfg.model.bbox_head.num_classes = 2
-    assert not [*coco_problems(cfg, ('train', 'val'))]
+    cfg.model.roi_head.bbox_head.num_classes = 2
+    assert not [each for each in found(cfg) if each.severity == 'error']
 
 
 @pytest.mark.parametrize('name', ['000000000002.png', 'sub/folder/000000000002.png'])
@@ -146,7 +160,7 @@ def test_paths_as_windows_writes_them(cfg, rewrite):
 
     rewrite(change)
     text = message(cfg)
-    assert 'below\\2.png; \\ separates folders only on Windows: write / in file_name' in text
+    assert 'below\\2.png; write / in file_name: \\ separates folders only on Windows' in text
 
 
 def test_a_back_slash_in_the_name_of_a_file_passes(cfg, rewrite, shapes, tmp_path):
@@ -222,7 +236,7 @@ def test_odd_entries_are_named(cfg, rewrite):
         'image 4: no width; add it, in pixels',
         'image 7: several files have this id',
     ):
-        assert f'/changed.json (train_dataloader.dataset): {words}' in text
+        assert f'/changed_train.json (train_dataloader.dataset): {words}' in text
 
 
 @pytest.mark.parametrize('layout', [dict(indent=2), dict(separators=(',', ':'))])
@@ -232,7 +246,7 @@ def test_layout_and_lists_of_the_same_names_elsewhere_do_not_matter(cfg, rewrite
         content['images'][0]['categories'] = ['indoor']
 
     rewrite(change, **layout)
-    assert not [*coco_problems(cfg, ('train',))]
+    assert not found(cfg, ('train',))
 
 
 @pytest.mark.parametrize('key', ['images', 'categories'])
@@ -260,13 +274,234 @@ def test_wrapped_datasets_are_found(cfg):
 def test_other_back_ends_and_other_formats_are_left_to_the_host(cfg):
     cfg.train_dataloader.dataset.data_root = 's3://bucket/'
     cfg.val_dataloader.dataset.update(type='VOCDataset', ann_file='absent.txt')
-    assert not [*coco_problems(cfg, ('train', 'val'))]
+    assert not found(cfg)
     cfg.default_scope = 'mmpretrain'
-    cfg.model = dict(head=dict(num_classes=3))
-    assert not [*coco_problems(cfg, ('train', 'val'))]
+    assert not found(cfg)
+
+
+@pytest.mark.parametrize('spelling', SPELLINGS)
+def test_every_spelling_of_a_type_is_checked(cfg, rewrite, spelling):
+    def change(content):
+        content['annotations'][0].update(category_id=999)
+        content['annotations'][1].update(id=0)
+
+    rewrite(change, 'val')
+    cfg.val_dataloader.dataset.type = spell('mmdet', 'DATASETS', 'CocoDataset', spelling)
+    cfg.val_evaluator.type = spell('mmdet', 'METRICS', 'CocoMetric', spelling)
+    cfg.default_scope = None if spelling == 'itself' else 'mmdet'
+    if spelling == 'itself':
+        cfg.model.type = spell('mmdet', 'MODELS', 'MaskRCNN', spelling)
+    assert {each.field for each in found(cfg)} == {'val_dataloader.dataset', 'val_evaluator'}
+
+
+def average_precision(content):
+    """AP of a detector that finds every object."""
+    truth = COCO()
+    truth.dataset = copy.deepcopy(content)
+    truth.createIndex()
+    results = [
+        dict(image_id=each['image_id'], category_id=each['category_id'], bbox=each['bbox'], score=1)
+        for each in content['annotations']
+    ]
+    evaluation = COCOeval(truth, truth.loadRes(results), 'bbox')
+    evaluation.evaluate()
+    evaluation.accumulate()
+    precision = evaluation.eval['precision'][..., 0, 2]
+    return precision[precision >= 0].mean()
+
+
+def numbered(content, numbers):
+    for each, number in zip(content['annotations'], numbers, strict=False):
+        each['id'] = number
+
+
+@pytest.mark.parametrize('first', [0, 0.0, 1])
+def test_an_annotation_with_the_id_0_is_never_found(cfg, rewrite, first):
+    kept = {}
+
+    def change(content):
+        numbered(content, [first, *range(2, 999)])
+        kept.update(content)
+
+    rewrite(change, 'val')
+    assert (average_precision(kept) < 0.999) == (first == 0)
+    fields = [each.field for each in found(cfg)]
+    assert fields == ['val_evaluator'] * (first == 0)
+    assert (first == 0) == (len(found(cfg, thorough=True)) == 1)
+
+
+@pytest.mark.parametrize('kind', ['CocoMetric', 'LVISMetric', 'FasterCocoMetric'])
+def test_an_id_0_is_found_for_each_metric_of_pycocotools(cfg, rewrite, kind):
+    rewrite(lambda content: numbered(content, range(999)), 'val')
+    cfg.val_evaluator.type = kind
+    assert [each.field for each in found(cfg)] == ['val_evaluator']
+
+
+def test_an_id_0_that_no_evaluator_reads_passes(cfg, rewrite):
+    rewrite(lambda content: numbered(content, range(999)))
+    rewrite(lambda content: numbered(content, range(999)), 'val')
+    cfg.val_evaluator.format_only = True
+    assert not found(cfg)
+    cfg.val_evaluator = dict(type='CocoMetric')  # It writes a file of its own.
+    assert not found(cfg)
+
+
+def mask_of(each, size):
+    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(each['segmentation'], *size)))
+
+
+def runs(values):
+    """Run lengths of a sequence, the first of zeros."""
+    edges = np.flatnonzero(np.diff(values, prepend=0, append=1 - values[-1]))
+    return np.diff(edges, prepend=0).tolist()
+
+
+def run_lengths(each, size, order):
+    mask = mask_of(each, size)
+    each['segmentation'] = dict(size=list(size), counts=runs(mask.ravel(order)))
+
+
+def compressed(each, size):
+    rle = coco_mask.encode(np.asfortranarray(mask_of(each, size)))
+    each['segmentation'] = dict(size=list(size), counts=rle['counts'].decode())
+
+
+def moved(change):
+    """Change the points of polygons."""
+
+    def move(each, size):
+        each['segmentation'] = [
+            np.ravel(change(np.reshape(part, (-1, 2)), size)).tolist()
+            for part in each['segmentation']
+        ]
+
+    return move
+
+
+MISPLACED = dict(
+    row_major=lambda each, size: run_lengths(each, size, 'C'),
+    swapped=moved(lambda points, size: points[:, ::-1]),
+    doubled=moved(lambda points, size: points * 2),
+    halved=moved(lambda points, size: points / 2),
+    fractions=moved(lambda points, size: points / size),
+    upside_down=moved(lambda points, size: [0, size[0]] + points * [1, -1]),
+)
+PLACED = dict(
+    polygons=lambda each, size: None,
+    rounded=moved(lambda points, size: np.round(points) + 1),
+    column_major=lambda each, size: run_lengths(each, size, 'F'),
+    compressed=compressed,
+    amodal=lambda each, size: each.update(bbox=[0, 0, size[1], size[0]]),
+    crowd=lambda each, size: (
+        run_lengths(each, size, 'C') if each.update(iscrowd=1) is None and each['id'] % 2 else None
+    ),
+    two_parts=lambda each, size: each['segmentation'].append(
+        [each['bbox'][0], each['bbox'][1]] * 2
+        + [each['bbox'][0] + each['bbox'][2], each['bbox'][1] + each['bbox'][3]]
+    ),
+)
+
+
+def replace_masks(content, change, share=1):
+    """Make the masks rectangles in images that are wider than high, then change them."""
+    for image in content['images']:
+        image.update(width=160, height=128)
+    for index, each in enumerate(content['annotations']):
+        x, y, w, h = each['bbox'] = [4 + 7 * (index % 5), 60 + 5 * (index % 6), 40, 24]
+        each['segmentation'] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+        if index < share * len(content['annotations']):
+            change(each, (128, 160))
+
+
+@pytest.mark.parametrize('change', MISPLACED.values(), ids=MISPLACED)
+def test_masks_that_are_not_where_their_boxes_are(cfg, rewrite, change):
+    rewrite(lambda content: replace_masks(content, change))
+    (problem,) = found(cfg, thorough=True)
+    assert (problem.field, problem.severity) == ('train_dataloader.dataset', 'error')
+    assert 'outside of their boxes' in problem.found
+    cfg.train_dataloader.dataset.pipeline[1].with_mask = False
+    assert not found(cfg, thorough=True)
+
+
+def test_run_lengths_of_rows_are_found_before_training(cfg, rewrite):
+    rewrite(lambda content: replace_masks(content, MISPLACED['row_major']))
+    assert 'outside of their boxes' in message(cfg)
+
+
+def test_some_misplaced_masks_are_a_warning(cfg, rewrite):
+    rewrite(lambda content: replace_masks(content, MISPLACED['doubled'], share=0.4))
+    assert [each.severity for each in found(cfg, thorough=True)] == ['warning']
+
+
+@pytest.mark.parametrize('change', PLACED.values(), ids=PLACED)
+def test_masks_in_their_boxes_pass(cfg, rewrite, change):
+    rewrite(lambda content: replace_masks(content, change))
+    problems = found(cfg, thorough=True)
+    assert not [each for each in problems if 'outside' in each.found]
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_every_object_is_a_crowd(cfg, rewrite, split):
+    rewrite(lambda content: [each.update(iscrowd=1) for each in content['annotations']], split)
+    with pytest.raises(DataError, match=r'objects have iscrowd=1, so .* set iscrowd=0'):
+        check_data(cfg, ('train', 'val'))
+    assert [each.field for each in found(cfg, thorough=True)] == [f'{split}_dataloader.dataset']
+
+
+def test_boxes_written_as_corners(cfg, rewrite):
+    def change(content):
+        for each in content['annotations']:
+            x, y, w, h = each['bbox']
+            each['bbox'] = [x, y, x + w, y + h]
+
+    rewrite(change)
+    rewrite(change, 'val')
+    with pytest.raises(DataError, match=r'cross the edge .* a bbox is \[x, y, width, height\]'):
+        check_data(cfg, ('train',))
+    assert len(found(cfg)) == 2
+
+
+def boxes(cfg, rewrite, *rows):
+    """Severities of the problems of boxes in images of 100x80."""
+
+    def change(content):
+        content['images'] = [dict(content['images'][0], id=1, width=100, height=80)]
+        content['annotations'] = [
+            dict(id=i, image_id=1, category_id=1, bbox=list(row), area=9, iscrowd=0)
+            for i, row in enumerate(rows, 1)
+        ]
+
+    rewrite(change)
+    return [each.severity for each in found(cfg) if 'edge' in each.found]
+
+
+@pytest.mark.parametrize(
+    'rows',
+    [
+        ([0, 0, 100, 80], [0, 0, 99, 80], [10, 5, 90, 75]),  # Objects that fill the image.
+        ([60, 50, 41, 31], [0, 0, 101, 81]),  # Rounded.
+        ([10, 10, 95, 75], [0, 0, 50, 50], [20, 20, 30, 30]),  # One that is cut off.
+        ([1, 2, 3], [1, 2, None, 4]),
+    ],
+)
+def test_boxes_that_are_good_or_another_checks(cfg, rewrite, rows):
+    assert boxes(cfg, rewrite, *rows) == []
+
+
+@pytest.mark.parametrize(
+    'rows',
+    [
+        # Objects that the image cuts off.
+        ([60, 50, 90, 20], [70, 10, 60, 20], [20, 60, 10, 60]),
+        # Large ones that end a little outside.
+        ([4, 5, 100, 80], [3, 6, 100, 79], [5, 4, 99, 80], [2, 3, 101, 80]),
+    ],
+)
+def test_boxes_over_the_edge_are_no_corners(cfg, rewrite, rows):
+    assert boxes(cfg, rewrite, *rows) == ['warning']
 
 
 def test_a_presence_check_goes_on_to_this_one(cfg):
-    cfg.model.bbox_head.num_classes = 80
-    with pytest.raises(DataError, match=r'model\.bbox_head'):
+    cfg.model.roi_head.bbox_head.num_classes = 80
+    with pytest.raises(DataError, match='num_classes'):
         check_data(cfg, ('train', 'val'))

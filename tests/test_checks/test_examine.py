@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+import xml.etree.ElementTree as ET
 
 import pytest
 from mmengine.config import Config
@@ -11,30 +12,32 @@ from mmengine.config import Config
 from mmcloformer.checks.examine import check_dataset
 from mmcloformer.errors import ConfigError, DataError
 from tests.conftest import ROOT
-
-
-def config(name, root):
-    cfg = Config.fromfile(ROOT / f'configs/{name}.py')
-    for split in ('train', 'val', 'test'):
-        cfg[f'{split}_dataloader'].dataset.data_root = f'{root}/'
-    if cfg.default_scope == 'mmdet':
-        for split in ('val', 'test'):
-            cfg[f'{split}_evaluator'].ann_file = f'{root}/annotations/instances_val2017.json'
-    return cfg
+from tests.spelling import spell
 
 
 @pytest.fixture
-def detector(shapes, tmp_path):
-    """The config, on data that a test may change."""
-    root = shutil.copytree(shapes / 'coco', tmp_path / 'coco')
-    return config('demo/retinanet_cloformer_xxs_shapes', root), root
+def detector(scenes):
+    return scenes('mmdet')
+
+
+def without_iscrowd(content):
+    for annotation in content['annotations']:
+        del annotation['iscrowd']
+
+
+def with_root(name, root):
+    cfg = Config.fromfile(ROOT / f'configs/{name}.py')
+    for split in ('train', 'val', 'test'):
+        cfg[f'{split}_dataloader'].dataset.data_root = f'{root}/'
+    return cfg
 
 
 def test_real_photographs_are_good(real_data):
-    cfg = config('semantic-fpn_cloformer_xs_ade20k', real_data / 'ade' / 'ADEChallengeData2016')
+    root = real_data / 'ade' / 'ADEChallengeData2016'
+    cfg = with_root('semantic-fpn_cloformer_xs_ade20k', root)
     assert check_dataset(cfg, workers=1)[:2] == (dict(train=6, val=6), [])
     root = real_data / 'imagenet'
-    cfg = config('cloformer_xs_imagenet', root)
+    cfg = with_root('cloformer_xs_imagenet', root)
     for split in ('train', 'val', 'test'):
         classes = sorted(folder.name for folder in (root / 'train').iterdir())
         cfg[f'{split}_dataloader'].dataset.metainfo = dict(classes=classes)
@@ -42,87 +45,132 @@ def test_real_photographs_are_good(real_data):
     assert check_dataset(cfg, workers=1) == (dict(train=100, val=100), [], [])
 
 
+@pytest.mark.parametrize('name', ['bccd', 'camvid'])
+def test_real_sets_of_their_own_are_good(name, real_data):
+    (file,) = (ROOT / 'configs' / 'small').glob(f'*cloformer_xxs_{name}.py')
+    text = Config.fromfile(file).dump().replace(f'data/{name}', str(real_data / name))
+    cfg = Config.fromstring(text, '.py')
+    for dataset in [*cfg.train_dataloader.dataset.datasets, cfg.val_dataloader.dataset]:
+        dataset.indices = 20
+    cfg.test_dataloader = cfg.val_dataloader
+    samples, problems, _ = check_dataset(cfg, workers=0)
+    assert (samples, problems) == (dict(train=40, val=20), [])
+
+
 @pytest.mark.parametrize(
-    ('name', 'layout'),
-    [
-        ('mask-rcnn_cloformer_xxs', 'coco'),
-        ('semantic-fpn_cloformer_xxs', 'ade20k'),
-        ('cloformer_xxs', 'imagenet'),
-    ],
+    ('host', 'name'), [('mmdet', 'mask-rcnn_cloformer_xxs'), ('mmseg', None), ('mmpretrain', None)]
 )
-def test_generated_scenes_are_good(name, layout, shapes):
-    cfg = config(f'demo/{name}_shapes', shapes / layout)
-    samples, problems, warnings = check_dataset(cfg, workers=0)
+def test_generated_scenes_are_good(host, name, scenes, examine):
+    samples, problems, warnings = examine(scenes(host, name)[0])
     assert min(samples.values()) >= 4
     assert not problems
     # 8 scenes are fewer than the 800 that the schedule is for, and happen to have no square.
     assert all('warm-up' in each or ': square. This may' in each for each in warnings)
 
 
-def test_wrapped_data_sets_are_examined_leaf_by_leaf(detector, shapes):
+MODELS = dict(mmdet='RetinaNet', mmseg='EncoderDecoder', mmpretrain='ImageClassifier')
+
+
+@pytest.mark.parametrize('host', MODELS)
+def test_configs_without_a_default_scope_are_examined(host, scenes, examine):
+    """As pure-Python configs are, with classes for types."""
+    cfg, root = scenes(host)
+    cfg.default_scope = None
+    cfg.model.type = spell(host, 'MODELS', MODELS[host], 'itself')
+    for split in ('train', 'val'):
+        dataset = cfg[f'{split}_dataloader'].dataset
+        dataset.type = spell(host, 'DATASETS', dataset.type, 'itself')
+        dataset.pipeline = [
+            dict(each, type=spell(host, 'TRANSFORMS', each.type, 'itself'))
+            for each in dataset.pipeline
+        ]
+    cfg.test_dataloader = cfg.val_dataloader
+    samples, problems, _ = examine(cfg)
+    assert min(samples.values()) >= 4
+    assert not problems
+    min(
+        path for path in root.rglob('*.*') if 'val' in str(path) and path.suffix != '.json'
+    ).write_bytes(b'')
+    (problem,) = examine(cfg)[1]
+    assert 'is empty' in problem
+
+
+def test_wrapped_data_sets_are_examined_leaf_by_leaf(detector, examine, shapes):
     cfg, root = detector
     bad = cfg.train_dataloader.dataset
     good = bad | dict(data_root=f'{shapes}/coco/')
     both = dict(type='ConcatDataset', datasets=[good, bad])
     cfg.train_dataloader.dataset = dict(type='RepeatDataset', times=3, dataset=both)
     (root / 'train2017' / '000000000005.png').write_bytes(b'')
-    samples, (problem,), _ = check_dataset(cfg, workers=0)
+    samples, (problem,), _ = examine(cfg)
     assert samples == dict(train=16, val=4)
-    assert problem.startswith(f'{root}/train2017/000000000005.png: is empty')
+    assert problem.startswith(
+        f'{root}/train2017/000000000005.png (train_dataloader.dataset.dataset.datasets.1): is empty'
+    )
 
 
-def test_a_test_split_of_its_own_is_examined(detector):
+def test_a_test_split_of_its_own_is_examined(detector, examine):
     cfg, root = detector
     cfg.test_dataloader.dataset.indices = 2
     (root / 'val2017' / '000000000001.png').write_bytes(b'')
-    samples, problems, _ = check_dataset(cfg, workers=0)
+    samples, problems, _ = examine(cfg)
     assert samples == dict(train=8, val=4, test=2)
-    assert len(problems) == 1
+    assert len(problems) == 2
 
 
-def test_problems_of_many_annotations_are_one_line(detector):
+@pytest.mark.parametrize('host', MODELS)
+def test_equal_findings_are_one_line_with_a_count(host, scenes, examine):
+    cfg, root = scenes(host)
+    images = [path for path in root.rglob('*.*') if 'val' in str(path) and path.suffix != '.json']
+    images = sorted(path for path in images if 'annotations' not in path.parts)[:3]
+    for path in images:
+        path.write_bytes(b'')
+    (problem,) = examine(cfg)[1]
+    assert problem.startswith('3 files (val_dataloader.dataset): ')
+    assert str(images[2]) in problem
+
+
+def test_problems_of_many_annotations_are_one_line(detector, examine, rewrite):
     cfg, root = detector
+    rewrite(root, without_iscrowd, 'val')
     file = root / 'annotations' / 'instances_val2017.json'
-    content = json.loads(file.read_text())
-    for annotation in content['annotations']:
-        del annotation['iscrowd']
-    file.write_text(json.dumps(content))
-    _, problems, _ = check_dataset(cfg, workers=0)
-    assert problems == [f'{file}: annotation 1, 2, 3, 4, 5, 6, 7, 8, ...: no iscrowd; add it']
+    number = len(json.loads(file.read_text())['annotations'])
+    assert examine(cfg)[1] == [
+        f'{file} (val_evaluator): annotation 1, 2, 3, 4, 5, 6, 7, 8, ... ({number} in all): '
+        'no iscrowd; add it'
+    ]
 
 
-def test_a_corner_that_would_take_all_memory_is_not_drawn(shapes, tmp_path):
-    root = shutil.copytree(shapes / 'coco', tmp_path / 'coco')
+def test_a_corner_that_would_take_all_memory_is_not_drawn(scenes, examine, rewrite):
+    cfg, root = scenes('mmdet', 'mask-rcnn_cloformer_xxs')
     for split in ('train', 'val'):
-        file = root / 'annotations' / f'instances_{split}2017.json'
-        content = json.loads(file.read_text())
-        content['annotations'][0]['segmentation'] = [[5, 5, 9, math.nan, 9, 9]]
-        file.write_text(json.dumps(content))
-    _, problems, _ = check_dataset(config('demo/mask-rcnn_cloformer_xxs_shapes', root), workers=0)
-    # The validation set is loaded and scored.
-    assert [
-        problem.startswith(f'{root}/{where}')
-        for problem, where in zip(
-            problems, ('train2017/', 'val2017/', 'annotations/instances_val'), strict=True
+        rewrite(
+            root,
+            lambda content: content['annotations'][0].update(
+                segmentation=[[5, 5, 9, math.nan, 9, 9]]
+            ),
+            split,
         )
-    ] == [True] * 3
-    assert all('its mask has a corner at nan' in problem for problem in problems)
+    problems = examine(cfg)[1]
+    # The validation set is scored and loaded.
+    wheres = ('annotations/instances_val', 'train2017/', 'val2017/')
+    for problem, where in zip(problems, wheres, strict=True):
+        assert problem.startswith(f'{root}/{where}')
+        assert 'its mask has a corner at nan' in problem
 
 
-def test_an_evaluators_own_file_is_examined(shapes, tmp_path):
-    cfg = config('demo/mask-rcnn_cloformer_xxs_shapes', shapes / 'coco')
+def test_an_evaluators_own_file_is_examined(scenes, examine, tmp_path):
+    cfg, root = scenes('mmdet', 'mask-rcnn_cloformer_xxs')
     file = tmp_path / 'own.json'
     cfg.val_evaluator.ann_file = str(file)
-    content = json.loads((shapes / 'coco/annotations/instances_val2017.json').read_text())
+    content = json.loads((root / 'annotations/instances_val2017.json').read_text())
     del content['images'][1]['height']
     file.write_text(json.dumps(content))
-    assert check_dataset(cfg, workers=0).problems == [
-        f'{file}: image 2: no height; add it, in pixels'
-    ]
+    assert examine(cfg)[1] == [f'{file} (val_evaluator): image 2: no height; add it, in pixels']
     content['annotations'].append(None)
     file.write_text(json.dumps(content))
-    (problem,) = check_dataset(cfg, workers=0).problems
-    assert 'an annotation is no object' in problem
+    (problem,) = examine(cfg)[1]
+    assert 'annotations need the fields' in problem
 
 
 def test_a_negative_number_of_processes(detector):
@@ -130,20 +178,20 @@ def test_a_negative_number_of_processes(detector):
         check_dataset(detector[0], workers=-1)
 
 
-def test_a_set_that_cannot_be_built_does_not_hide_the_next(detector):
+def test_a_set_that_cannot_be_built_does_not_hide_the_next(detector, examine):
     cfg, root = detector
     (root / 'annotations' / 'instances_train2017.json').write_text('')
     (root / 'val2017' / '000000000002.png').write_text('text')
-    _, problems, _ = check_dataset(cfg, workers=0)
-    assert ["not in COCO's format" in problems[0], 'is not an image' in problems[1]] == [True] * 2
-    assert len(problems) == 2
+    first, second = examine(cfg)[1]
+    assert "not in COCO's format" in first
+    assert 'is not an image' in second
 
 
 def test_classes_that_do_not_fit_are_listed_too(detector):
     cfg, _ = detector
     cfg.model.bbox_head.num_classes = 3
-    _, problems, _ = check_dataset(cfg, workers=0)
-    assert [problem.partition(':')[0] for problem in problems] == ['model.bbox_head.num_classes']
+    (problem,) = check_dataset(cfg, workers=0).problems
+    assert problem.field == 'model.bbox_head.num_classes'
 
 
 def test_data_that_are_not_there(detector):
@@ -153,19 +201,19 @@ def test_data_that_are_not_there(detector):
         check_dataset(cfg, workers=0)
 
 
-def test_a_byte_order_mark(detector):
+def test_a_byte_order_mark(detector, examine):
     cfg, root = detector
     for split in ('train', 'val'):
         file = root / 'annotations' / f'instances_{split}2017.json'
         file.write_text(file.read_text(), encoding='utf-8-sig')
-    _, problems, _ = check_dataset(cfg, workers=0)
+    problems = examine(cfg)[1]
     where = [f'{root}/annotations/instances_{split}2017.json' for split in ('train', 'val')]
     assert [problem.partition(' ')[0] for problem in problems] == where
     assert all('begins with a byte-order mark' in problem for problem in problems)
 
 
-def test_the_list_of_a_segmentor_from_windows(shapes, tmp_path):
-    root = shutil.copytree(shapes / 'ade20k', tmp_path / 'ade20k')
+def test_the_list_of_a_segmentor_from_windows(scenes, examine):
+    cfg, root = scenes('mmseg')
     for folder in ('images', 'annotations'):
         below = root / folder / 'training' / 'below'
         below.mkdir()
@@ -173,18 +221,17 @@ def test_the_list_of_a_segmentor_from_windows(shapes, tmp_path):
             below / f'1.{"jpg" if folder == "images" else "png"}'
         )
     (root / 'list.txt').write_text('below\\1\r\n', encoding='utf-8-sig')
-    cfg = config('demo/semantic-fpn_cloformer_xxs_shapes', root)
     cfg.val_dataloader = cfg.test_dataloader = None
     cfg.train_dataloader.dataset.ann_file = 'list.txt'
-    _, problems, _ = check_dataset(cfg, workers=0)
+    problems = examine(cfg)[1]
     assert 'list.txt (train_dataloader.dataset.ann_file): begins with a byte-order' in problems[0]
     assert '1 paths have back-slashes' in problems[1]
     (root / 'list.txt').write_text('below\\1\r\n')
-    _, problems, _ = check_dataset(cfg, workers=0)
+    problems = examine(cfg)[1]
     assert '1 paths have back-slashes, the first is below\\1; write slashes' in problems[0]
-    assert f'is missing, {root}/images/training/below/1.jpg exists: write /' in problems[1]
+    assert f'is missing, {root}/images/training/below/1.jpg exists; write /' in problems[1]
     (root / 'list.txt').write_text('below/1\r\n')
-    assert check_dataset(cfg, workers=0).problems == []
+    assert examine(cfg)[1] == []
 
 
 def test_a_worker_that_is_killed(detector, monkeypatch):
@@ -194,3 +241,75 @@ def test_a_worker_that_is_killed(detector, monkeypatch):
     )
     with pytest.raises(DataError, match='want of memory; --workers 1 needs the least'):
         check_dataset(detector[0], workers=1)
+
+
+@pytest.fixture
+def voc(detector):
+    """The scenes as Pascal VOC."""
+    cfg, root = detector
+    for split in ('train', 'val'):
+        content = json.loads((root / f'annotations/instances_{split}2017.json').read_text())
+        names = {each['id']: each['name'] for each in content['categories']}
+        for image in content['images']:
+            stem = f'{split}_{image["id"]}'
+            page = ET.Element('annotation')
+            size = ET.SubElement(page, 'size')
+            for side in ('width', 'height'):
+                ET.SubElement(size, side).text = str(image[side])
+            for each in content['annotations']:
+                if each['image_id'] == image['id']:
+                    thing = ET.SubElement(page, 'object')
+                    ET.SubElement(thing, 'name').text = names[each['category_id']]
+                    box = ET.SubElement(thing, 'bndbox')
+                    x, y, w, h = each['bbox']
+                    for key, value in dict(xmin=x, ymin=y, xmax=x + w, ymax=y + h).items():
+                        ET.SubElement(box, key).text = str(round(value) + 1)
+            for folder in ('Annotations', 'JPEGImages'):
+                (root / folder).mkdir(exist_ok=True)
+            ET.ElementTree(page).write(root / 'Annotations' / f'{stem}.xml')
+            source = root / f'{split}2017' / image['file_name']
+            shutil.copy(source, root / 'JPEGImages' / f'{stem}.jpg')
+            with (root / f'{split}.txt').open('a') as listing:
+                listing.write(f'{stem}\n')
+        dataset = cfg[f'{split}_dataloader'].dataset
+        dataset.update(
+            type='XMLDataset', ann_file=f'{split}.txt', data_prefix=dict(sub_data_root='')
+        )
+    cfg.val_evaluator = cfg.test_evaluator = dict(type='VOCMetric')
+    cfg.test_dataloader = cfg.val_dataloader
+    return cfg, root
+
+
+def test_xml_files_are_good(voc, examine):
+    cfg, _ = voc
+    samples, problems, _ = examine(cfg)
+    assert (samples, problems) == (dict(train=8, val=4), [])
+
+
+@pytest.mark.parametrize('filters', [None, dict(filter_empty_gt=True, min_size=32)])
+def test_no_class_of_xml_files_is_known(voc, filters):
+    cfg, _ = voc
+    classes = ('Ring', 'Square', 'Star', 'Triangle')
+    cfg.train_dataloader.dataset.metainfo.classes = classes
+    cfg.val_dataloader.dataset.metainfo.classes = classes
+    cfg.train_dataloader.dataset.filter_cfg = filters
+    problems = check_dataset(cfg, workers=0).problems
+    assert [each.field for each in problems] == [
+        'train_dataloader.dataset',
+        'val_dataloader.dataset',
+    ]
+    for problem in problems:
+        assert 'Ring' in problem.found
+        assert 'ring' in problem.found
+        assert 'width' not in problem.remedy
+
+
+def test_a_misspelt_class_of_xml_files(voc, examine):
+    cfg, _ = voc
+    classes = ('ring', 'square', 'stars', 'triangle')
+    cfg.train_dataloader.dataset.metainfo.classes = classes
+    cfg.val_dataloader.dataset.metainfo.classes = classes
+    _, problems, warnings = examine(cfg)
+    assert not problems
+    (warning,) = [each for each in warnings if each.startswith('train') and 'stars' in each]
+    assert 'annotations of star are dropped' in warning

@@ -37,9 +37,9 @@ def test_a_jpeg_cut_anywhere(options):
     assert file_problem(whole + b'\0' * 100 + b'what a camera adds \xff\xda') is None
     assert file_problem(whole[:2] + b'\xff' * 9 + whole[2:]) is None  # Padding.
     for end in random.Random(0).sample(range(3, len(whole)), 50):
-        assert 'is cut short' in file_problem(whole[:end])
+        assert 'is cut short' in file_problem(whole[:end]).found
     for end in range(whole.rindex(b'\xff\xda') + 2, len(whole), 50):
-        assert 'is cut short' in file_problem(whole[:end] + bytes(len(whole) - end))
+        assert 'is cut short' in file_problem(whole[:end] + bytes(len(whole) - end)).found
 
 
 def test_the_end_of_a_thumbnail_is_not_the_end():
@@ -48,7 +48,7 @@ def test_the_end_of_a_thumbnail_is_not_the_end():
     whole = photo('JPEG', exif=exif)
     assert whole.count(b'\xff\xd9') == 2
     assert file_problem(whole) is None
-    assert 'is cut short' in file_problem(whole[:-2])
+    assert 'is cut short' in file_problem(whole[:-2]).found
 
 
 def test_a_png_cut_or_changed_anywhere():
@@ -58,7 +58,7 @@ def test_a_png_cut_or_changed_anywhere():
         changed = bytearray(whole)
         changed[place] ^= 1
         for damaged in (whole[:place], bytes(changed)):
-            assert 'is cut short or damaged' in file_problem(damaged)
+            assert 'is cut short or damaged' in file_problem(damaged).found
 
 
 def test_lost_pixels_are_heard_and_nothing_is_left_of_the_listening(capfd):
@@ -67,7 +67,7 @@ def test_lost_pixels_are_heard_and_nothing_is_left_of_the_listening(capfd):
     image, problem = load(whole)
     assert problem is None
     damaged, problem = load(whole[:middle] + b'\xff\xd9' + whole[middle + 2 :])
-    assert 'part of the picture is lost' in problem
+    assert 'part of the picture is lost' in problem.found
     assert damaged.shape == image.shape
     assert (damaged != image).any()
     with pytest.raises(ZeroDivisionError):

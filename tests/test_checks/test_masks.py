@@ -8,7 +8,7 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from mmcloformer.checks.masks import polygon_problem, run_length_problem, scored_mask_problem
+from mmcloformer.checks.masks import polygon_fault, run_length_fault, scored_mask_fault
 
 
 def compressed(mask):
@@ -20,14 +20,14 @@ def compressed(mask):
 @pytest.mark.parametrize('share', [0, 1e-4, 0.1, 0.5, 1])
 def test_whole_run_lengths_add_up(size, share):
     mask = np.random.RandomState(0).rand(*size) < share
-    assert run_length_problem(compressed(mask), *size) is None
+    assert run_length_fault(compressed(mask), *size) is None
 
 
 def test_run_lengths_cut_anywhere_do_not():
     whole = compressed(np.random.RandomState(0).rand(20, 30) < 0.5)
     for kept in range(len(whole['counts'])):
         cut = whole | dict(counts=whole['counts'][:kept])
-        assert 'of 600 pixels' in run_length_problem(cut, 20, 30)
+        assert 'of 600 pixels' in run_length_fault(cut, 20, 30).found
 
 
 def test_masks_that_pycocotools_scores(real_data):
@@ -37,14 +37,14 @@ def test_masks_that_pycocotools_scores(real_data):
         images = {image['id']: (image['height'], image['width']) for image in content['images']}
         for annotation in content['annotations']:
             size = images[annotation['image_id']]
-            assert scored_mask_problem(annotation['segmentation'], *size) is None
+            assert scored_mask_fault(annotation['segmentation'], *size) is None
 
 
 @pytest.mark.parametrize(
     'mask', [None, [], {}, dict(size=[9, 9]), [[]], [[1, 2, 3, 4]], [5, 5, 9, 5, 9, 9]]
 )
 def test_masks_that_pycocotools_fails_on(mask):
-    assert scored_mask_problem(mask, 9, 9)
+    assert scored_mask_fault(mask, 9, 9)
     coco = COCO()
     coco.imgs = {1: dict(height=9, width=9)}
     with pytest.raises(Exception):  # noqa: B017, PT011 (each fails in another way)
@@ -68,12 +68,12 @@ def drawn(polygon):
 @pytest.mark.parametrize('number', [math.nan, -math.inf, 1e300])
 def test_polygons_that_take_all_memory(number):
     polygon = [5, 5, 9, number, 9, 9]
-    assert 'has a corner at' in polygon_problem([polygon])
-    assert scored_mask_problem([polygon], 9, 9)
+    assert 'has a corner at' in polygon_fault([polygon]).found
+    assert scored_mask_fault([polygon], 9, 9)
     assert not drawn(polygon)
 
 
 def test_a_corner_outside_is_drawn():
     polygon = [-9e5, 5, 9, 9e5, 9, 9]
-    assert polygon_problem([polygon]) is None
+    assert polygon_fault([polygon]) is None
     assert drawn(polygon)

@@ -8,6 +8,7 @@ import time
 from mmcloformer.apis.cli import add_cfg_options, exit_on_user_error
 from mmcloformer.apis.config import read_config
 from mmcloformer.checks.examine import check_dataset
+from mmcloformer.checks.problem import render
 from mmcloformer.errors import DataError
 
 
@@ -25,7 +26,9 @@ def main() -> None:
     cfg = read_config(args.config, args.cfg_options)
 
     start = time.perf_counter()
-    samples, problems, warnings = check_dataset(cfg, args.workers)
+    findings = check_dataset(cfg, args.workers)
+    samples = findings.samples
+    problems, warnings = render(findings.problems), render(findings.warnings)
     total = sum(samples.values())
     splits = ', '.join(f'{split} {count}' for split, count in samples.items())
     for warning in warnings:
