@@ -16,11 +16,11 @@ from mmengine.registry import init_default_scope
 from ..checks.channels import backbone_channels, check_channels
 from ..config import HOSTS, ConfigView
 from ..errors import ConfigError
-from .option_keys import apply_options
+from .option_keys import apply_options, old_fields
 
 
 def read_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
-    """Read a config; print warnings about options that may be without effect.
+    """Read a config; print warnings about fields and options without effect.
 
     Args:
         path: A file, or a host's own config such as `'mmdet::retinanet/...'`.
@@ -35,7 +35,8 @@ def read_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
         cfg = Config.fromfile(path)
     else:
         raise ConfigError(f'config {path} does not exist')
-    for warning in apply_options(cfg, options or {}):
+    warnings = [] if '::' in str(path) else [*old_fields(cfg, path)]
+    for warning in [*warnings, *apply_options(cfg, options or {})]:
         if os.environ.get('RANK', '0') == '0':
             print(f'warning: {warning}', file=sys.stderr)
     return cfg

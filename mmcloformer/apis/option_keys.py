@@ -1,14 +1,18 @@
-"""Applying `--cfg-options` to a config, and finding those without effect."""
+"""Applying `--cfg-options` to a config, and finding fields without effect."""
 
+import ast
 import copy
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from ..config import walk
 from ..errors import ConfigError, join_first
 
 # What the hosts read from a config besides the arguments of the Runner.
@@ -17,6 +21,28 @@ _OTHER_FIELDS = (
     'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'strategy', 'sync_bn',
     'test_pipeline', 'tta_model', 'tta_pipeline', 'vis_backends',
 )  # fmt: skip
+# Fields that the hosts read before mmengine (mmdet 2.x, mmseg 0.x, mmcls), and those of today.
+_OLD_FIELDS = {
+    'checkpoint_config': 'default_hooks.checkpoint',
+    'cudnn_benchmark': 'env_cfg.cudnn_benchmark',
+    'data': 'train_dataloader, val_dataloader and test_dataloader',
+    'deterministic': 'randomness.deterministic',
+    'dist_params': 'env_cfg.dist_cfg',
+    'evaluation': 'val_evaluator and train_cfg.val_interval',
+    'fp16': "optim_wrapper.type='AmpOptimWrapper'",
+    'gpu_ids': 'CUDA_VISIBLE_DEVICES',
+    'log_config': 'default_hooks.logger and visualizer',
+    'lr_config': 'param_scheduler',
+    'momentum_config': 'param_scheduler',
+    'optimizer': 'optim_wrapper.optimizer',
+    'optimizer_config': 'optim_wrapper, with clip_grad',
+    'resume_from': 'load_from with resume=True',
+    'runner': 'train_cfg',
+    'seed': 'randomness.seed',
+    'total_epochs': 'train_cfg.max_epochs',
+    'total_iters': 'train_cfg.max_iters',
+    'workflow': 'val_dataloader and val_cfg',
+}
 # Similarity from which a name counts as misspelt: `train_dataset` for `train_dataloader`.
 _SIMILAR = 0.75
 _MAX_FIELDS = 4  # in a message
@@ -48,6 +74,42 @@ def apply_options(cfg: Config, options: Mapping[str, Any]) -> list[str]:
     return [*warnings, *_stale_copies(cfg, before)]
 
 
+def old_fields(cfg: Config, path: str | os.PathLike[str]) -> Iterator[str]:
+    """Yield warnings about fields of a config file that the hosts read before mmengine only.
+
+    A name that its file itself uses, such as `optimizer` in `dict(optimizer=optimizer)`, is a
+    variable. The hosts' own files are not looked at.
+
+    Args:
+        cfg: The config.
+        path: Its file.
+    """
+    if 'runner_type' in cfg:  # A Runner of another class may read fields of its own.
+        return
+    for file in _files(str(path)):
+        code = ast.parse(Path(file).read_text(encoding='utf-8'))
+        names = [node for node in ast.walk(code) if isinstance(node, ast.Name)]
+        used = {node.id for node in names if isinstance(node.ctx, ast.Load)}
+        used |= {node.attr for node in ast.walk(code) if isinstance(node, ast.Attribute)}
+        stored = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+        for name in sorted(stored & _OLD_FIELDS.keys() & cfg.keys() - used):
+            yield (
+                f'{file} sets {name}, which no host reads since mmengine, so it has no effect; '
+                f'set {_OLD_FIELDS[name]}'
+            )
+
+
+def _files(path: str) -> Iterator[str]:
+    """Yield a Python file of a config and those that it inherits from, without the hosts' own."""
+    if not path.endswith('.py'):
+        return
+    yield path
+    for base in Config._get_base_files(path):
+        inherited, scope = Config._get_cfg_path(base, path)
+        if scope is None:
+            yield from _files(inherited)
+
+
 def _unknown_fields(cfg: Config, options: Mapping[str, Any]) -> Iterator[str]:
     known = [*cfg.keys(), *_host_fields()]
     for option in options:
@@ -62,6 +124,7 @@ def _unknown_fields(cfg: Config, options: Mapping[str, Any]) -> Iterator[str]:
         is_hosts = cfg.get('runner_type', 'Runner') in ('Runner', 'FlexibleRunner')
         if is_hosts and (similar or (nested and '.' in option)):
             raise ConfigError(f'{problem}; did you mean {meant}?')
+        meant = meant or _OLD_FIELDS.get(root)
         yield f'{problem}, so it has no effect' + (f'; did you mean {meant}?' if meant else '')
 
 
@@ -78,24 +141,13 @@ def _host_fields() -> list[str]:
 def _find_nested(cfg: Config, option: str) -> str | None:
     """Return the full path of a nested field for a key that lacks the first part of it."""
     root, dot, rest = option.partition('.')
-    paths = [path for path, _ in _walk(cfg.to_dict(), '')]
+    paths = [node.field for node in walk(cfg.to_dict())]
     names = {path.rpartition('.')[2] for path in paths}
     for name in get_close_matches(root, sorted(names), n=3, cutoff=_SIMILAR):
         for path in paths:
             if f'.{path}'.endswith(f'.{name}') and (not rest or f'{path}.{rest}' in paths):
                 return path + dot + rest
     return None
-
-
-def _walk(node: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield the paths of all fields, and their values."""
-    items: Iterable[tuple[Any, Any]] = node.items() if isinstance(node, dict) else ()
-    if isinstance(node, (list, tuple)):
-        items = enumerate(node)
-    for key, value in items:
-        below = f'{path}.{key}' if path else str(key)
-        yield below, value
-        yield from _walk(value, below)
 
 
 def _misfit(cfg: Config, option: str) -> str | None:
@@ -124,7 +176,7 @@ def _misfit(cfg: Config, option: str) -> str | None:
 def _stale_copies(cfg: Config, before: Mapping[str, Any]) -> Iterator[str]:
     """Find changed variables of the config file whose old values other fields still hold."""
     hosts, after = _host_fields(), cfg.to_dict()
-    fields = [(path, value) for path, value in _walk(after, '') if '.' in path]
+    fields = [(node.field, node.value) for node in walk(after) if '.' in node.field]
     for key, old in before.items():
         if key in hosts or after[key] == old:
             continue

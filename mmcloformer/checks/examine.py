@@ -17,17 +17,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..config import SPLITS, ConfigView, DatasetEntry
 from ..errors import ConfigError, DataError, join_first
-from .channels import channel_problems, first_image_problems
-from .classes import class_problems
+from .channels import first_image_problems
 from .coco import class_names, coco_problems
-from .evaluators import evaluator_misfits
 from .heads import head_numbers
 from .labels import UNITS, absent_classes, labels_are_known, unlearnable
 from .listing import build_dataset, left_out_problems, listing_problems
-from .presence import check_present
+from .presence import check_present, config_problems
 from .problem import Fault, Problem
 from .samples import Expected, sample_problems
-from .schedule import epoch_samples, schedule_problems
+from .schedule import schedule_problems
 
 # XML files that are read for the names of classes at most.
 _MOST = 1000
@@ -71,23 +69,14 @@ def check_dataset(cfg: Config, workers: int) -> Findings:
     init_default_scope(view.host or 'mmengine')
     samples: dict[str, int] = {}
     problems = [
-        *channel_problems(view, splits),
-        *class_problems(view, splits),
+        *config_problems(view, splits),
         *coco_problems(view, splits, thorough=True),
         *listing_problems(view, splits),
     ]
     for split in splits:
         problems += _split_problems(view, split, workers, samples, problems)
-    same = 'test' not in splits and cfg.get('test_evaluator') == cfg.get('val_evaluator')
-    for split in ('val',) if same else ('val', 'test'):
-        problems += (
-            Problem(f'{split}_evaluator', each, '') for each in evaluator_misfits(cfg, split)
-        )
     if 'train' in splits:
-        length = epoch_samples(view.loader('train')['dataset'], samples['train'])
-        errors, warnings = schedule_problems(cfg, length)
-        problems += [Problem('param_scheduler', each, '') for each in errors]
-        problems += [Problem('param_scheduler', each, '', severity='warning') for each in warnings]
+        problems += schedule_problems(view, samples['train'])
     problems = list(dict.fromkeys(problems))
     return Findings(
         samples,

@@ -71,6 +71,31 @@ def number_problems(
         yield from topk_problems(view, splits, count, reason)
 
 
+def ignored_label_problems(view: ConfigView) -> Iterator[Problem]:
+    """Warn of a segmentor's heads and evaluators that ignore other labels than its first head.
+
+    Args:
+        view: The config.
+    """
+    if view.host != 'mmseg':
+        return
+    from mmseg.evaluation import IoUMetric
+    from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+
+    heads = [view.entry(node.value, node.field, 'MODELS') for node in view.parts(BaseDecodeHead)]
+    evaluators = [each for each in view.evaluators('val', 'test') if each.is_a(IoUMetric)]
+    labels = {each.field: each.settings.get('ignore_index', 255) for each in heads + evaluators}
+    for field, label in labels.items():
+        first = next(iter(labels))
+        if label != labels[first]:
+            yield Problem(
+                f'{field}.ignore_index',
+                f'is {label}, but {first}.ignore_index is {labels[first]}',
+                'set both to the label of what is left out',
+                severity='warning',
+            )
+
+
 def _head_parts(view: ConfigView) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the settings of the heads and everything in them, each with its field."""
     model = view.cfg.get('model') or {}

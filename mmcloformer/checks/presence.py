@@ -1,5 +1,6 @@
 """Checks that the data that a config names exist and fit the config, before anything is built."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from ..errors import DataError, tool_command
 from .channels import channel_problems
 from .classes import class_problems
 from .coco import coco_problems
-from .evaluators import check_evaluators
+from .evaluators import evaluator_problems
+from .heads import ignored_label_problems
 from .labels import label_map_problems
 from .listing import listing_problems
 from .problem import Problem, render
+from .schedule import loop_problems
 
 
 def check_data(cfg: Config, splits: Sequence[str]) -> None:
@@ -30,16 +33,30 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
     check_present(cfg, splits)
     view = ConfigView(cfg)
     problems = [
-        *channel_problems(view, splits),
-        *class_problems(view, splits),
+        *config_problems(view, splits),
         *coco_problems(view, splits),
         *listing_problems(view, splits),
         *label_map_problems(view, splits),
     ]
+    for warning in render(each for each in problems if each.severity == 'warning'):
+        print(f'warning: {warning}', file=sys.stderr)
     if errors := render(each for each in problems if each.severity == 'error'):
         listed = '\n'.join(f'  {problem}' for problem in errors)
         raise DataError(f'the data do not fit the config:\n{listed}')
-    check_evaluators(cfg, splits)
+
+
+def config_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Problem]:
+    """Yield which fields of a config contradict each other.
+
+    Args:
+        view: The config.
+        splits: Which of `train`, `val` and `test` to check.
+    """
+    yield from channel_problems(view, splits)
+    yield from class_problems(view, splits)
+    yield from ignored_label_problems(view)
+    yield from loop_problems(view, splits)
+    yield from evaluator_problems(view, splits)
 
 
 def check_present(cfg: Config, splits: Sequence[str]) -> None:

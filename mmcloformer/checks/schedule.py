@@ -1,18 +1,31 @@
-"""Checks that a warm-up of the learning rate ends before the training does."""
+"""Checks that training ends, and that a warm-up of the learning rate ends before it."""
 
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from inspect import signature
+from itertools import islice
 from typing import Any
 
 import torch
-from mmengine.config import Config
+from mmengine.dataset import RepeatDataset
 from mmengine.optim.scheduler import ConstantLR, LinearLR
 from mmengine.registry import PARAM_SCHEDULERS
+from mmengine.runner import EpochBasedTrainLoop
+from torch.utils.data import ConcatDataset, Dataset
 
+from ..config import ConfigView, Entry
 from ..errors import ConfigError
+from .problem import Problem
 
+_QUADRATIC = 'mmdet.engine.schedulers'
 NEVER_STARTS = 'end should be larger than begin'
 """What a scheduler of the host raises whose `begin` is not before its `end`."""
+_NEVER_STARTS = (
+    'a scheduler starts when the run has already ended; set its begin before the end of the run, '
+    'or train for longer: its end is by default the length of the run, in epochs or, with '
+    'by_epoch=False, in iterations'
+)
 
 
 def late_warmups(schedulers: Sequence[Any], max_epochs: int, max_iters: int) -> Iterator[str]:
@@ -23,60 +36,50 @@ def late_warmups(schedulers: Sequence[Any], max_epochs: int, max_iters: int) -> 
         max_epochs: Number of epochs of the run; an iteration-based run counts as one.
         max_iters: Number of iterations of the run.
     """
+    for index, fault, advice in _late_warmups(schedulers, max_epochs, max_iters):
+        yield f'param_scheduler.{index}: {fault}; {advice}'
+
+
+def _late_warmups(
+    schedulers: Sequence[Any], max_epochs: int, max_iters: int
+) -> Iterator[tuple[int, str, str]]:
+    """Yield index, fault and advice."""
     for index, scheduler in enumerate(schedulers):
-        name = type(scheduler).__name__
-        if not _raises_rate(scheduler, name):
+        if not _raises_rate(scheduler):
             continue
         by_epoch, steps = scheduler.by_epoch, scheduler.end - scheduler.begin
         run, unit = (max_epochs, 'epochs') if by_epoch else (max_iters, 'iterations')
-        field = f'param_scheduler.{index} ({name})'
+        name = type(scheduler).__name__
         if scheduler.end > run:
             advice = 'set its end to a tenth of the run or less'
             if by_epoch and max_epochs == 1:
                 advice = 'set by_epoch=False and its end in iterations'
-            yield (
-                f'{field}: the warm-up ends after {scheduler.end} {unit}, but the run has '
-                f'{run}, so training never reaches the learning rate of the config; {advice}, or '
-                'train for longer'
+            fault = (
+                f'the warm-up {name} ends after {scheduler.end} {unit}, but the run has {run}, so '
+                'training never reaches the learning rate of the config'
             )
+            yield index, fault, f'{advice}, or train for longer'
         elif steps == 1:
-            yield (
-                f'{field}: the warm-up has one step only ({unit} {scheduler.begin} to '
-                f'{scheduler.end}), after which the learning rate stays as low; give it two steps '
-                'or more, or remove it'
+            fault = (
+                f'the warm-up {name} has one step only ({unit} {scheduler.begin} to '
+                f'{scheduler.end}), after which the learning rate stays as low'
             )
+            yield index, fault, 'give it two steps or more, or remove it'
 
 
-def epoch_samples(dataset: Mapping[str, Any], samples: int) -> int | None:
-    """Return the number of samples in an epoch; None if a wrapper changes it in its own way.
-
-    Args:
-        dataset: The config of the training dataset, or of a wrapper.
-        samples: Number of samples of the datasets inside of it.
-    """
-    kind = str(dataset.get('type'))
-    if kind.endswith('RepeatDataset'):
-        inner = epoch_samples(dataset['dataset'], samples)
-        return inner and inner * int(dataset['times'])
-    plain = not any('dataset' in each or 'datasets' in each for each in dataset.get('datasets', []))
-    return samples if 'dataset' not in dataset and plain else None
-
-
-def schedule_problems(cfg: Config, samples: int | None) -> tuple[list[str], list[str]]:
+def schedule_problems(view: ConfigView, samples: int | None) -> Iterator[Problem]:
     """Check the schedule of a config before training, as if it ran on one GPU.
 
     Args:
-        cfg: The whole config; its scope must be the default scope.
-        samples: Number of training samples per epoch; None if unknown.
-
-    Returns:
-        Problems, at which the host stops, and warnings.
+        view: The config; its scope must be the default scope.
+        samples: Number of samples of the training sets, without their wrappers.
     """
-    schedulers, loop = cfg.get('param_scheduler'), cfg.get('train_cfg') or {}
-    loader = cfg.get('train_dataloader') or {}
+    loader, loop = view.loader('train'), view.cfg.get('train_cfg') or {}
+    samples = _epoch_samples(view, loader.get('dataset'), samples)
+    schedulers = view.cfg.get('param_scheduler')
     several = isinstance(schedulers, Mapping) and 'type' not in schedulers
     if not schedulers or not samples or several:
-        return [], []
+        return
     batches = samples / (loader.get('batch_size') or 1)
     length = loader.get('num_batch_per_epoch') or (
         math.floor(batches) if loader.get('drop_last') else math.ceil(batches)
@@ -84,18 +87,83 @@ def schedule_problems(cfg: Config, samples: int | None) -> tuple[list[str], list
     max_epochs = loop.get('max_epochs') or 1
     max_iters = loop.get('max_iters') or max_epochs * length
     settings = [schedulers] if isinstance(schedulers, Mapping) else schedulers
-    built, problems = [], []
+    built = []
     for index, setting in enumerate(settings):
         try:
             built.append(_build(setting, max_epochs, max_iters, length))
-        except ValueError as error:
-            if NEVER_STARTS not in str(error):
-                continue
+        except Exception as error:  # Whatever else is wrong with it, the host reports.
             built.append(None)
-            problems.append(f'param_scheduler.{index} ({setting["type"]}): {never_starts(error)}')
-        except Exception:  # Whatever else is wrong with the config is not the schedule's.
-            built.append(None)
-    return problems, list(late_warmups(built, max_epochs, max_iters))
+            if NEVER_STARTS in str(error):
+                fault, advice = _NEVER_STARTS.split('; ')
+                yield Problem(f'param_scheduler.{index}', f'{fault} ({error})', advice)
+    for index, fault, advice in _late_warmups(built, max_epochs, max_iters):
+        yield Problem(f'param_scheduler.{index}', fault, advice, severity='warning')
+
+
+def loop_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Problem]:
+    """Yield the loops over a data set whose sampler never ends.
+
+    Args:
+        view: The config.
+        splits: Which of `train`, `val` and `test` to check.
+    """
+    for split in dict.fromkeys(splits):
+        sampler = view.entry(
+            view.loader(split).get('sampler'), f'{split}_dataloader.sampler', 'DATA_SAMPLERS'
+        )
+        by_epoch = split != 'train' or _runs_by_epoch(view)
+        if by_epoch and _never_ends(view, sampler):
+            name, what = sampler.kind.__name__, 'epoch' if split == 'train' else 'evaluation'
+            advice = "set its type to 'DefaultSampler'"
+            if split == 'train':
+                advice += ", or train_cfg to dict(type='IterBasedTrainLoop', max_iters=...)"
+            yield Problem(sampler.field, f'{name} never ends, and so no {what} does', advice)
+
+
+def _runs_by_epoch(view: ConfigView) -> bool:
+    loop = view.entry(view.cfg.get('train_cfg'), 'train_cfg', 'LOOPS')
+    if loop.kind is None:
+        return bool(loop.settings.get('by_epoch'))
+    return loop.is_a(EpochBasedTrainLoop)
+
+
+def _never_ends(view: ConfigView, sampler: Entry) -> bool:
+    """Return whether a sampler draws far more than its number of samples.
+
+    Samplers without a seed are not tried, as they agree on one with the other processes.
+    """
+    if sampler.kind is None or 'seed' not in signature(sampler.kind).parameters:
+        return False
+    settings = {k: v for k, v in sampler.settings.items() if k not in ('type', '_scope_')}
+    parts = len(settings.get('source_ratio') or [1])
+    try:
+        tried = sampler.kind(ConcatDataset([_Samples()] * parts), **settings | dict(seed=0))
+        most = 10 * len(tried) + 10
+        return len([*islice(tried, most)]) == most
+    except Exception:  # It needs more than this data set has; its faults are the host's.
+        return False
+
+
+class _Samples(Dataset[int]):
+    """A few samples, for which a sampler can be built."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def get_data_info(self, index: int) -> dict[str, Any]:
+        return dict(width=1 + 2 * (index % 2), height=2)  # Upright and wide images.
+
+
+def _epoch_samples(view: ConfigView, dataset: Any, samples: int | None) -> int | None:
+    """Return the number of samples in an epoch; None if a wrapper changes it in its own way."""
+    wrapper = view.entry(dataset, '', 'DATASETS')
+    inner = wrapper.settings.get('dataset')
+    if wrapper.is_a(RepeatDataset):
+        inside = _epoch_samples(view, inner, samples)
+        return inside and inside * int(wrapper.settings['times'])
+    parts = wrapper.settings.get('datasets') or []
+    plain = not any('dataset' in each or 'datasets' in each for each in parts)
+    return samples if inner is None and plain else None
 
 
 def never_starts(error: Exception) -> ConfigError:
@@ -104,11 +172,7 @@ def never_starts(error: Exception) -> ConfigError:
     Args:
         error: What the host raised.
     """
-    return ConfigError(
-        f'a scheduler of param_scheduler starts when the run has already ended ({error}; end is by '
-        'default the length of the run, in epochs or, with by_epoch=False, in iterations). Set its '
-        'begin before the end of the run, or train for longer'
-    )
+    return ConfigError(f'param_scheduler: {_NEVER_STARTS} ({error})')
 
 
 def _build(setting: Mapping[str, Any], max_epochs: int, max_iters: int, length: int) -> Any:
@@ -121,9 +185,10 @@ def _build(setting: Mapping[str, Any], max_epochs: int, max_iters: int, length: 
     )
 
 
-def _raises_rate(scheduler: Any, name: str) -> bool:
+def _raises_rate(scheduler: Any) -> bool:
     if isinstance(scheduler, LinearLR):
         return bool(scheduler.start_factor < scheduler.end_factor)
     if isinstance(scheduler, ConstantLR):
         return bool(scheduler.factor < 1)
-    return name == 'QuadraticWarmupLR'  # mmdet's.
+    # mmdet is imported if a scheduler of its own is.
+    return isinstance(scheduler, getattr(sys.modules.get(_QUADRATIC), 'QuadraticWarmupLR', ()))

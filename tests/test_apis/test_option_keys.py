@@ -103,3 +103,61 @@ def test_the_tools_say_it(tool_error, tool_main, capsys, tmp_path, monkeypatch):
     assert capsys.readouterr().err.count('warning: ') == 0
     tool_error(*args, 'note=1')
     assert 'warning: --cfg-options note: neither' in capsys.readouterr().err
+
+
+HOST_CONFIGS = dict(
+    mmdet='retinanet/retinanet_r50_fpn_1x_coco',
+    mmseg='fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512',
+    mmpretrain='resnet/resnet18_8xb32_in1k',
+)
+
+
+@pytest.mark.parametrize('host', HOST_CONFIGS)
+@pytest.mark.parametrize('inherited', [False, True])
+def test_fields_of_older_hosts_in_a_file_are_told(host, inherited, tmp_path, capsys):
+    path = tmp_path / 'own.py'
+    base = f'{host}::{HOST_CONFIGS[host]}.py'
+    path.write_text(
+        f"_base_ = '{base}'\n"
+        "optimizer = dict(type='AdamW', lr=1e-3)\n"
+        "lr_config = dict(policy='step')\n"
+        'runner = dict(max_epochs=3)\n'
+        'data = dict(samples_per_gpu=2)\n'
+        'my_note = 1\n'
+    )
+    if inherited:
+        base, path = path, tmp_path / 'second.py'
+        path.write_text(f"_base_ = '{base.name}'\n")
+    read_config(path)
+    warnings = capsys.readouterr().err.splitlines()
+    assert [line.rpartition('; set ')[2] for line in warnings if line.startswith('warning: ')] == [
+        'train_dataloader, val_dataloader and test_dataloader',
+        'param_scheduler',
+        'optim_wrapper.optimizer',
+        'train_cfg',
+    ]
+
+
+@pytest.mark.parametrize('host', HOST_CONFIGS)
+def test_variables_and_the_hosts_own_files_are_left_alone(host, tmp_path, capsys):
+    path = tmp_path / 'own.py'
+    path.write_text(
+        f"_base_ = '{host}::{HOST_CONFIGS[host]}.py'\n"
+        "optimizer = dict(type='AdamW', lr=1e-3)\n"
+        "data = dict(root='data/coco')\n"
+        'seed = 3\n'
+        "optim_wrapper = dict(_delete_=True, type='OptimWrapper', optimizer=optimizer)\n"
+        "train_dataloader = dict(dataset=dict(data_root=data['root']))\n"
+        'randomness = dict(seed=seed)\n'
+    )
+    read_config(path)
+    read_config(f'{host}::{HOST_CONFIGS[host]}.py')
+    path.write_text("optimizer = dict(lr=1)\nrunner_type = 'RunnerOfAnotherPackage'\n")
+    read_config(path)
+    assert 'warning: ' not in capsys.readouterr().err
+
+
+def test_options_of_older_hosts_are_told_with_the_field_of_today(cfg):
+    for key, today in {'lr_config.step': 'param_scheduler', 'total_epochs': 'max_epochs'}.items():
+        (warning,) = apply_options(cfg, {key: 1})
+        assert today in warning

@@ -6,10 +6,12 @@ import shutil
 import pytest
 from mmengine.config import Config
 
-from mmcloformer.checks.evaluators import check_evaluators
+from mmcloformer.checks.evaluators import evaluator_problems
 from mmcloformer.checks.presence import check_data
+from mmcloformer.config import ConfigView
 from mmcloformer.errors import DataError
 from tests.conftest import ROOT, coco_options
+from tests.spelling import SPELLINGS, spell
 
 
 @pytest.fixture
@@ -36,20 +38,27 @@ def rewrite(root, change):
     return str(file)
 
 
-def message(cfg, split='val'):
-    with pytest.raises(DataError, match='evaluator and loader do not fit') as error:
-        check_data(cfg, (split,))
-    return str(error.value)
+def problems(cfg, split='val'):
+    return list(evaluator_problems(ConfigView(cfg), (split,)))
 
 
-def test_the_evaluator_was_not_changed_with_the_loader(cfg, root):
+def problem(cfg, split='val'):
+    (found,) = problems(cfg, split)
+    return found
+
+
+@pytest.mark.parametrize('spelling', SPELLINGS)
+@pytest.mark.parametrize('metric', ['CocoMetric', 'LVISMetric', 'CocoPanopticMetric'])
+def test_the_evaluator_was_not_changed_with_the_loader(cfg, root, spelling, metric):
     train = f'{root}/annotations/instances_train2017.json'
     cfg.val_dataloader.dataset.update(ann_file=train, data_prefix=dict(img='train2017/'))
-    text = message(cfg)
-    assert f'val_evaluator.ann_file is {root}/annotations/instances_val2017.json' in text
-    assert f'val_dataloader.dataset reads {train}' in text
-    assert '4 of the 8 images of the dataset are not' in text
-    assert f'set val_evaluator.ann_file={train}' in text
+    cfg.val_dataloader.dataset.type = spell('mmdet', 'DATASETS', 'CocoDataset', spelling)
+    cfg.val_evaluator.type = spell('mmdet', 'METRICS', metric, spelling)
+    found = problem(cfg)
+    assert found.field == 'val_evaluator.ann_file'
+    assert '4 of the 8 images of the dataset are not' in found.found
+    with pytest.raises(DataError, match='val_evaluator'):
+        check_data(cfg, ('val',))
 
 
 def test_the_loader_was_not_changed_with_the_evaluator(cfg, root):
@@ -60,10 +69,56 @@ def test_the_loader_was_not_changed_with_the_evaluator(cfg, root):
     for image in content['images']:
         image['file_name'] = f'train_{image["file_name"]}'
     (root / 'annotations/instances_train2017.json').write_text(json.dumps(content))
-    check_evaluators(cfg, ('val',))
-    text = message(cfg, 'test')
-    assert 'test_evaluator.ann_file is' in text
-    assert '4 image ids belong to other images (image_id 1 is 000000000001.png in' in text
+    assert problems(cfg) == []
+    found = problem(cfg, 'test')
+    assert found.field == 'test_evaluator.ann_file'
+    assert '4 image ids belong to other images (image_id 1 is 000000000001.png' in found.found
+
+
+def two_sets(cfg, root, shift, **outer):
+    """Validate on the validation and the training set, with other ids in the second."""
+    content = json.loads((root / 'annotations/instances_train2017.json').read_text())
+    for image in content['images']:
+        image['id'] += shift
+    for each in content['annotations']:
+        each['image_id'] += shift
+    file = root / 'annotations/second.json'
+    file.write_text(json.dumps(content))
+    first = cfg.val_dataloader.dataset
+    second = dict(first, ann_file=str(file), data_prefix=dict(img='train2017/'))
+    cfg.val_dataloader.dataset = dict(dict(type='ConcatDataset', datasets=[first, second]), **outer)
+
+
+@pytest.mark.parametrize('spelling', SPELLINGS)
+@pytest.mark.parametrize('file', [True, False])
+def test_two_sets_with_the_same_ids_under_one_evaluator(cfg, root, spelling, file):
+    two_sets(cfg, root, 0, type=spell('mmengine', 'DATASETS', 'ConcatDataset', spelling))
+    if not file:
+        cfg.val_evaluator.pop('ann_file')
+    found = problem(cfg)
+    assert found.field == 'val_evaluator'
+    assert '4 ids in common (image_id 1, 2, 3, 4)' in found.found
+    evaluators = [dict(cfg.val_evaluator)] * 2
+    prefixes = dict(type='MultiDatasetsEvaluator', dataset_prefixes=['a', 'b'])
+    cfg.val_evaluator = dict(prefixes, metrics=evaluators)
+    assert problems(cfg) == []
+
+
+def test_two_sets_with_ids_of_their_own_pass_with_a_file_of_both(cfg, root):
+    two_sets(cfg, root, 1000)
+    assert 'are not in the evaluator' in problem(cfg).found
+    contents = [
+        json.loads((root / 'annotations' / name).read_text())
+        for name in ('instances_val2017.json', 'second.json')
+    ]
+    both = dict(contents[0])
+    for key in ('images', 'annotations'):
+        both[key] = contents[0][key] + contents[1][key]
+    (root / 'both.json').write_text(json.dumps(both))
+    cfg.val_evaluator.ann_file = f'{root}/both.json'
+    assert problems(cfg) == []
+    cfg.val_evaluator.pop('ann_file')
+    assert problems(cfg) == []
 
 
 def test_more_images_with_objects_than_are_predicted(cfg, root):
@@ -72,11 +127,11 @@ def test_more_images_with_objects_than_are_predicted(cfg, root):
         content['annotations'].append(dict(content['annotations'][0], id=777, image_id=77))
 
     cfg.val_evaluator = [dict(cfg.val_evaluator, ann_file=rewrite(root, add))]
-    text = message(cfg)
-    assert 'val_evaluator.0.ann_file' in text
-    assert '1 more images with objects (image_id 77)' in text
+    found = problem(cfg)
+    assert found.field == 'val_evaluator.0.ann_file'
+    assert '1 more images with objects (image_id 77)' in found.found
     cfg.val_dataloader.dataset.indices = 2  # Only for a quick look.
-    check_evaluators(cfg, ('val',))
+    assert problems(cfg) == []
 
 
 @pytest.mark.parametrize(
@@ -95,7 +150,7 @@ def test_other_classes(cfg, root, change, words):
         ]
 
     cfg.val_evaluator.ann_file = rewrite(root, rename)
-    assert words in message(cfg)
+    assert words in problem(cfg).found
 
 
 def add_an_empty_image(content):
@@ -128,20 +183,20 @@ def test_the_same_file_in_other_words_passes(cfg, root, monkeypatch):
     cfg.val_evaluator.ann_file = f'./coco/../{root.name}/annotations/instances_val2017.json'
     (root / 'link.json').symlink_to(root / 'annotations/instances_val2017.json')
     cfg.test_evaluator.ann_file = 'coco/link.json'
-    check_evaluators(cfg, ('val', 'test'))
+    assert problems(cfg) == problems(cfg, 'test') == []
 
 
 def test_wrappers_remote_files_and_other_metrics_are_left_to_the_host(cfg, root):
     other = f'{root}/annotations/instances_train2017.json'
     inner = cfg.val_dataloader.dataset
-    cfg.val_dataloader.dataset = dict(type='ConcatDataset', datasets=[inner, inner])
+    cfg.val_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=inner)
     cfg.val_evaluator.ann_file = other
     cfg.test_evaluator = [dict(type='LoopMetric'), dict(cfg.test_evaluator, format_only=True)]
     cfg.test_dataloader.dataset.ann_file = other
-    check_evaluators(cfg, ('val', 'test'))
+    assert problems(cfg) == problems(cfg, 'test') == []
     cfg.val_dataloader.dataset = inner
     cfg.val_evaluator.ann_file = 's3://bucket/val.json'
-    check_evaluators(cfg, ('val',))
+    assert problems(cfg) == []
 
 
 def test_check_dataset_says_it(tool_main, root, tool_error, capsys):
@@ -152,5 +207,5 @@ def test_check_dataset_says_it(tool_main, root, tool_error, capsys):
     file = rewrite(root, lambda content: content['images'].pop())
     tool_error('check_dataset.py', config, '--workers', 0, '--cfg-options', *options)
     printed = capsys.readouterr().out
-    assert f'test_evaluator.ann_file is {file}' in printed
+    assert f'test_evaluator.ann_file: is {file}' in printed
     assert '\nval_evaluator' not in printed

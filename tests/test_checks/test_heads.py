@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 
 from mmcloformer.checks.classes import class_problems
-from mmcloformer.checks.heads import head_numbers, number_problems
+from mmcloformer.checks.heads import head_numbers, ignored_label_problems, number_problems
 from mmcloformer.config import ConfigView
 from tests.spelling import SPELLINGS, spell
 
@@ -166,3 +166,21 @@ def test_the_detector_inside_a_semi_supervised_one():
     heads = dict(bbox_head=dict(type='RetinaHead', num_classes=80), rpn_head=dict(type='RPNHead'))
     cfg = config('mmdet', detector=heads)
     assert found(cfg, 2) == [('model.detector.bbox_head.num_classes', '2')]
+
+
+@pytest.mark.parametrize('spelling', SPELLINGS)
+def test_heads_and_evaluators_that_ignore_other_labels_are_told(spelling):
+    head = dict(type=spell('mmseg', 'MODELS', 'FCNHead', spelling), ignore_index=11)
+    metric = spell('mmseg', 'METRICS', 'IoUMetric', spelling)
+    cfg = config('mmseg', decode_head=head, auxiliary_head=[head, dict(head)])
+    cfg.val_evaluator = dict(type=metric, ignore_index=11)
+    cfg.test_evaluator = dict(cfg.val_evaluator)
+    assert [*ignored_label_problems(ConfigView(cfg))] == []
+    cfg.model.auxiliary_head[1].pop('ignore_index')
+    cfg.test_evaluator.pop('ignore_index')
+    found = [*ignored_label_problems(ConfigView(cfg))]
+    assert [each.field for each in found] == [
+        'model.auxiliary_head.1.ignore_index',
+        'test_evaluator.ignore_index',
+    ]
+    assert {each.severity for each in found} == {'warning'}
