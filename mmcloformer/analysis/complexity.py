@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from ..apis.config import build_model, image_channels
+from ..config import ConfigView
 from ..errors import ConfigError
 
 # Height and width in pixels for which costs are published, by host.
@@ -100,7 +101,7 @@ def measure(cfg: Config, shape: tuple[int, int] | None = None) -> Complexity:
     if shape and min(shape) < 1:
         raise ConfigError(f'the shape must be positive, got {shape[0]} {shape[1]}')
     model = _build(cfg)
-    scope = cfg.default_scope
+    scope = ConfigView(cfg).host or ''
     shape = shape or DEFAULT_SHAPES[scope]
     regions = _watch_regions(model)
     image = torch.zeros(image_channels(cfg), *shape, dtype=torch.uint8)
@@ -117,7 +118,7 @@ def measure(cfg: Config, shape: tuple[int, int] | None = None) -> Complexity:
 def _build(cfg: Config) -> BaseModel:
     cfg = copy.deepcopy(cfg)
     settings = cfg.get('model') or ConfigDict()
-    if cfg.get('default_scope') == 'mmseg':
+    if ConfigView(cfg).host == 'mmseg':
         settings['test_cfg'] = dict(mode='whole')
     elif 'rpn' in (settings.get('test_cfg') or {}):
         settings.test_cfg.rpn.nms.iou_threshold = 1.0

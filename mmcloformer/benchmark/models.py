@@ -11,6 +11,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..apis.config import build_model, image_channels, read_config
+from ..config import ConfigView
 from ..models import CloFormer
 from ..models.deploy import HalfPrecision, cpu_has_bfloat16, switch_to_deploy
 
@@ -145,7 +146,7 @@ def config_step(path: str, setting: Setting) -> Step:
         setting: Where and on what it runs.
     """
     cfg = read_config(path)
-    scope = cfg.default_scope
+    scope = ConfigView(cfg).host or ''
     model: Any = build_model(cfg).to(setting.device).train(setting.training)
     if not setting.training and isinstance(model.backbone, CloFormer):
         switch_to_deploy(model)

@@ -1,16 +1,15 @@
 """Loading the model to export, and the metadata that describes it in the file."""
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from ..apis.config import build_model, image_color, preprocessor_of
 from ..checkpoint import check_whole_state, get_state_dict
+from ..config import ConfigView
 from .graphs import ExportError, Graph
 
 # Supported steps of a test pipeline: their arguments and the defaults; None is required.
@@ -42,10 +41,8 @@ def load_model(cfg: Config, checkpoint: str) -> tuple[nn.Module, tuple[str, ...]
     model.load_state_dict(weights)
     meta = loaded.get('meta', {}).get('dataset_meta')
     if meta is None:
-        import_module(f'{cfg.default_scope}.datasets')
-        dataset = cfg.test_dataloader.dataset
-        with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
-            meta = registry.get(dataset.type)._load_metainfo(dataset.get('metainfo'))
+        dataset = next(ConfigView(cfg).datasets('test')).entry
+        meta = dataset.kind._load_metainfo(dataset.settings.get('metainfo'))
     return model.eval(), tuple(meta['classes'])
 
 

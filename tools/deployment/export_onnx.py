@@ -18,6 +18,7 @@ import mmcloformer  # before mmdet, mmseg and mmpretrain: it may install the mmc
 from mmcloformer.analysis.complexity import DEFAULT_SHAPES
 from mmcloformer.apis.cli import add_cfg_options, exit_on_user_error
 from mmcloformer.apis.config import image_channels, image_color, read_config
+from mmcloformer.config import ConfigView
 from mmcloformer.datasets.store import write_shapes
 from mmcloformer.errors import UserError
 from mmcloformer.export import ExportError, export_onnx, make_graph
@@ -69,8 +70,8 @@ def main() -> None:
 
 
 def run(args: argparse.Namespace, cfg: Config, images: list[Path]) -> None:
-    shape = tuple(args.shape or DEFAULT_SHAPES[cfg.default_scope])
     model, classes = load_model(cfg, args.checkpoint)
+    shape = tuple(args.shape or DEFAULT_SHAPES[ConfigView(cfg).host or ''])
     graph = make_graph(model, half=args.fp16)
     metadata = describe(cfg, graph, classes, None if args.dynamic else shape)
     metadata |= dict(config=Path(args.config).name, mmcloformer=mmcloformer.__version__)
