@@ -19,6 +19,7 @@ from ..config import SPLITS, ConfigView, DatasetEntry
 from ..errors import ConfigError, DataError, join_first
 from .channels import first_image_problems
 from .coco import class_names, coco_problems
+from .evaluators import evaluator_problems
 from .heads import head_numbers
 from .labels import UNITS, absent_classes, labels_are_known, unlearnable
 from .listing import build_dataset, left_out_problems, listing_problems
@@ -70,6 +71,7 @@ def check_dataset(cfg: Config, workers: int) -> Findings:
     samples: dict[str, int] = {}
     problems = [
         *config_problems(view, splits),
+        *evaluator_problems(view, SPLITS),
         *coco_problems(view, splits, thorough=True),
         *listing_problems(view, splits),
     ]

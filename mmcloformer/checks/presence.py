@@ -32,14 +32,15 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
     """
     check_present(cfg, splits)
     view = ConfigView(cfg)
+    of_config = [*config_problems(view, splits)]
+    for warning in render(each for each in of_config if each.severity == 'warning'):
+        print(f'warning: {warning}', file=sys.stderr)
     problems = [
-        *config_problems(view, splits),
+        *of_config,
         *coco_problems(view, splits),
         *listing_problems(view, splits),
         *label_map_problems(view, splits),
     ]
-    for warning in render(each for each in problems if each.severity == 'warning'):
-        print(f'warning: {warning}', file=sys.stderr)
     if errors := render(each for each in problems if each.severity == 'error'):
         listed = '\n'.join(f'  {problem}' for problem in errors)
         raise DataError(f'the data do not fit the config:\n{listed}')
