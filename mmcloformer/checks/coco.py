@@ -6,7 +6,7 @@ mmdet itself silently drops or swaps classes, and stops at a missing image only 
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
@@ -203,15 +203,11 @@ class _Judge:
         severity: Literal['error', 'warning'] = 'error' if is_error else 'warning'
         return Problem(self._field, found, remedy, self._path, severity)
 
-    def _grouped(self, kind: str, faults: Iterable[tuple[Any, Fault | None]]) -> Iterator[Problem]:
-        """Yield each fault once, with the ids that have it."""
-        ids: dict[Fault, list[Any]] = {}
-        for each, fault in faults:
-            if fault:
-                ids.setdefault(fault, []).append(each)
-        for (found, remedy), those in ids.items():
-            more = f' ({len(those)} in all)' if len(those) > 8 else ''
-            yield self._problem(f'{kind} {join_first(those)}{more}: {found}', remedy)
+    def _named(self, kind: str, ids: Sequence[Any], found: str, remedy: str) -> Iterator[Problem]:
+        """Yield a problem of the entries with these ids, if there are any."""
+        if ids:
+            more = f' ({len(ids)} in all)' if len(ids) > 8 else ''
+            yield self._problem(f'{kind} {join_first(ids)}{more}: {found}', remedy)
 
     def text(self) -> Iterator[Problem]:
         """Yield what is wrong with the file as a text."""
@@ -255,21 +251,15 @@ class _Judge:
         if masks:
             yield from self._placement(objects)
         categorised = {each['id'] for each in categories}
-        yield from self._grouped(
-            'annotation',
-            (
-                (
-                    each['id'],
-                    Fault(
-                        f'no category has the id {json.dumps(each["category_id"])}, so the host '
-                        'silently drops the object',
-                        'correct category_id, or add the category',
-                    ),
+        for category in dict.fromkeys(each['category_id'] for each in self._counted):
+            if category not in categorised:
+                yield from self._named(
+                    'annotation',
+                    [each['id'] for each in self._counted if each['category_id'] == category],
+                    f'no category has the id {json.dumps(category)}, so the host silently drops '
+                    'the object',
+                    'correct category_id, or add the category',
                 )
-                for each in self._counted
-                if each['category_id'] not in categorised
-            ),
-        )
         yield from self.boxes(self._counted, only_inside=True)
 
     def scored(self, classes: Collection[str], masks: bool) -> Iterator[Problem]:
@@ -285,25 +275,23 @@ class _Judge:
             for each in self.coco.annotations
             if not classes or names.get(each['category_id']) in classes
         ]
-        absent = Fault('no iscrowd', 'add it')
-        faults = ((each['id'], absent) for each in scored if 'iscrowd' not in each)
-        yield from self._grouped('annotation', faults)
+        absent = [each['id'] for each in scored if 'iscrowd' not in each]
+        yield from self._named('annotation', absent, 'no iscrowd', 'add it')
         if any(each['id'] == 0 for each in scored):
             yield self._problem(
                 'annotation 0: the evaluation counts the object with the id 0 as never found, '
                 'which lowers AP',
                 'number the annotations from 1: add 1 to the id of each',
             )
-        if masks:
-            sizes = _sizes(self.coco.images, scored)
-            yield from self._grouped(
-                'annotation',
-                (
-                    (each['id'], scored_mask_fault(each.get('segmentation'), int(h), int(w)))
-                    for each, (w, h) in zip(scored, sizes, strict=True)
-                    if not np.isnan(w)
-                ),
-            )
+        faults: dict[Fault, list[Any]] = {}
+        sizes = _sizes(self.coco.images, scored if masks else [])
+        for each, (width, height) in zip(scored, sizes, strict=False):
+            if not np.isnan(width):
+                mask = each.get('segmentation')
+                if fault := scored_mask_fault(mask, int(height), int(width)):
+                    faults.setdefault(fault, []).append(each['id'])
+        for fault, ids in faults.items():
+            yield from self._named('annotation', ids, *fault)
 
     def _classes(self, classes: Sequence[str]) -> Iterator[Problem]:
         """Yield how the categories differ from the classes."""
@@ -360,24 +348,19 @@ class _Judge:
         files: dict[Any, set[str]] = {}
         for image in self.coco.images:
             files.setdefault(image['id'], set()).add(image['file_name'])
-        fault = Fault(
+        yield from self._named(
+            'image',
+            [number for number, names in files.items() if len(names) > 1],
             'several files have this id, and the host assigns the objects of all to the last',
             'give each image an id of its own, in its annotations too',
-        )
-        yield from self._grouped(
-            'image', ((number, fault) for number, names in files.items() if len(names) > 1)
         )
 
     def sizes(self) -> Iterator[Problem]:
         """Yield which images have no size; the host stops at these with a bare `KeyError`."""
         for side in ('height', 'width'):
-            fault = Fault(f'no {side}', 'add it, in pixels')
-            absent = (
-                (image['id'], fault)
-                for image in self.coco.images
-                if not isinstance(image.get(side), _NUMBER)
-            )
-            yield from self._grouped('image', absent)
+            images = self.coco.images
+            absent = [image['id'] for image in images if not isinstance(image.get(side), _NUMBER)]
+            yield from self._named('image', absent, f'no {side}', 'add it, in pixels')
 
     def _filtered(
         self, kept: Sequence[Mapping[str, Any]], filters: Mapping[str, Any]
@@ -414,19 +397,18 @@ class _Judge:
         with np.errstate(invalid='ignore'):
             low, high = np.maximum(boxes[:, :2], 0), boxes[:, :2] + boxes[:, 2:]
             overlap = (np.minimum(high, sizes) > low).all(axis=1)
-        bad = np.isnan(boxes[:, 0])
-        faults = []
-        for index in np.flatnonzero(bad | (overlap if only_inside else True)):
-            each = annotations[index]
-            fault = None
-            if bad[index]:
-                fault = Fault('its box is not four finite numbers', 'correct or remove it')
-                fault = fault if 'bbox' in each else Fault('no bbox', 'add it')
-            elif not isinstance(each.get('area'), _NUMBER):
-                fault = Fault('its area is not a number', 'write it in square pixels')
-                fault = fault if 'area' in each else Fault('no area', 'add it')
-            faults.append((each['id'], fault))
-        yield from self._grouped('annotation', faults)
+        whole = ~np.isnan(boxes[:, 0])
+        bad = [annotations[index] for index in np.flatnonzero(~whole)]
+        read = [annotations[index] for index in np.flatnonzero(overlap if only_inside else whole)]
+        unreadable = [each for each in read if not isinstance(each.get('area'), _NUMBER)]
+        for entries, key, found, remedy in (
+            (bad, 'bbox', 'its box is not four finite numbers', 'correct or remove it'),
+            (unreadable, 'area', 'its area is not a number', 'write it in square pixels'),
+        ):
+            absent = [each['id'] for each in entries if key not in each]
+            yield from self._named('annotation', absent, f'no {key}', 'add it')
+            wrong = [each['id'] for each in entries if key in each]
+            yield from self._named('annotation', wrong, found, remedy)
 
     def _edges(self, objects: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
         """Yield that boxes are written as corners, or mostly cross the edge of their image."""

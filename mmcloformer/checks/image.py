@@ -13,6 +13,7 @@ import tempfile
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 import cv2
@@ -110,23 +111,25 @@ def keeps_size(content: bytes) -> bool:
     """
     if b'Exif\0\0' not in content[:65536]:
         return False
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), suppress(Exception):  # Pillow refuses what others read.
         warnings.simplefilter('ignore')
         image = Image.open(io.BytesIO(content))
         turn = image.getexif().get(ExifTags.Base.Orientation, 1)
-    return turn in (2, 3, 4) or (turn in (5, 6, 7, 8) and image.width == image.height)
+        return turn in (2, 3, 4) or (turn in (5, 6, 7, 8) and image.width == image.height)
+    return False
 
 
 def unused_bits(content: bytes) -> int | None:
-    """Return how many bits the values of a 16-bit image take, if OpenCV reads it as one.
+    """Return how many bits the values of a 16-bit image take; None if OpenCV reads no such image.
 
     Args:
         content: The whole file.
     """
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    return (
-        int(pixels.max()).bit_length() if pixels is not None and pixels.dtype == np.uint16 else None
-    )
+    with suppress(cv2.error):
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        if pixels is not None and pixels.dtype == np.uint16:
+            return int(pixels.max()).bit_length()
+    return None
 
 
 def error_text(error: Exception) -> str:

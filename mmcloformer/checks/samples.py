@@ -4,6 +4,7 @@ import io
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple
 
@@ -100,8 +101,9 @@ def _sample_faults(
             )
             for fault in _image_warnings(step, info['img'], content, annotated):
                 yield file, fault, 'warning'
-        if loads_annotations and step.with_seg and content:
-            yield from _label_map_faults(info, file, content, expected, step.imdecode_backend)
+        if loads_annotations and file and content:
+            backend = getattr(step, 'imdecode_backend', None)
+            yield from _label_map_faults(info, file, content, expected, backend)
     if counts is not None:
         counts.update(class_counts(info, expected.ignored))
     said = info.get('height'), info.get('width')
@@ -115,7 +117,7 @@ def _file_of(step: Any, info: Mapping[str, Any]) -> str:
     """Return the image file that a step reads; empty if it reads none."""
     key = 'img_path'
     if isinstance(step, LoadAnnotations):
-        key = 'seg_map_path' if step.with_seg else ''
+        key = 'seg_map_path' if getattr(step, 'with_seg', False) else ''
     path = info.get(key)
     return path if isinstance(path, str) else ''
 
@@ -187,7 +189,8 @@ def _label_map_faults(
 
 def _image_warnings(step: Any, image: Any, content: bytes, annotated: bool) -> Iterator[Fault]:
     """Yield what a decoder changes without a word."""
-    if annotated and keeps_size(content) and _turns(step.color_type, step.imdecode_backend):
+    decoder = (getattr(step, 'color_type', 'color'), getattr(step, 'imdecode_backend', None))
+    if annotated and keeps_size(content) and _turns(*decoder):
         yield Fault(
             'is turned or mirrored by its EXIF tag, at the same size. This may be meant',
             'if boxes or labels are those of the pixels as stored, save it without the tag',
@@ -212,5 +215,7 @@ def _turns(color_type: str, backend: str | None) -> bool:
     exif[ExifTags.Base.Orientation] = 3
     content = io.BytesIO()
     Image.fromarray(half).save(content, 'JPEG', exif=exif)
-    image = mmcv.imfrombytes(content.getvalue(), flag=color_type, backend=backend)
-    return bool(image[:8].mean() > image[8:].mean())
+    with suppress(Exception):  # Decoders of other formats.
+        image = mmcv.imfrombytes(content.getvalue(), flag=color_type, backend=backend)
+        return bool(image[:8].mean() > image[8:].mean())
+    return False

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from mmpretrain.datasets import CustomDataset
 from mmseg.datasets import BaseSegDataset
+from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
 from mmcloformer.checks.problem import render
@@ -158,15 +159,40 @@ class OwnSubclass(mmcv.transforms.LoadImageFromFile):
         return super().transform(results)
 
 
+class OwnLabels(LoadAnnotations):
+    """Reads label maps of 16 bits from arrays; it does not call the host's initialisation."""
+
+    def __init__(self):
+        self.with_seg, self.with_bbox = True, False
+
+    def transform(self, results):
+        return dict(results, gt_seg_map=np.load(results['seg_map_path']))
+
+
+def test_label_maps_of_the_users_own_format_are_good(tmp_path):
+    (tmp_path / 'image.png').write_bytes(photo())
+    np.save(tmp_path / 'map.npy', np.full((48, 64), 300, np.uint16))
+    dataset = listed(
+        dict(img_path=f'{tmp_path}/image.png', seg_map_path=f'{tmp_path}/map.npy'),
+        [dict(type='LoadImageFromFile'), OwnLabels()],
+    )
+    assert render(sample_problems(dataset, 0, Expected(FIELD, 301))) == []
+    assert 'the label 300' in render(sample_problems(dataset, 0, Expected(FIELD, 300)))[0]
+
+
+def listed(info, pipeline):
+    """A data set of one sample."""
+    dataset = BaseSegDataset(lazy_init=True, pipeline=pipeline)
+    dataset.data_list, dataset._fully_initialized = [info], True
+    dataset.serialize_data = False
+    return dataset
+
+
 @pytest.mark.parametrize('step', [OwnLoader, OwnSubclass])
 def test_what_a_loader_of_the_users_own_reads_is_good(step, tmp_path):
     (tmp_path / 'image.jpg').write_bytes(b'')
     (tmp_path / 'other.jpg').write_bytes(photo('JPEG'))
-    dataset = CustomDataset(
-        data_prefix=str(tmp_path / 'image.jpg'), with_label=False, lazy_init=True, pipeline=[step()]
-    )
-    dataset.data_list, dataset._fully_initialized = [dict(img_path=f'{tmp_path}/image.jpg')], True
-    dataset.serialize_data = False
+    dataset = listed(dict(img_path=f'{tmp_path}/image.jpg'), [step()])
     assert render(sample_problems(dataset, 0, Expected(FIELD))) == []
 
 
@@ -209,14 +235,8 @@ def annotated_problems(folder, content, size, **loading):
         ('mmseg', dict(with_label_map, reduce_zero_label=False, label_map=None, seg_fields=[])),
         ('mmdet', with_boxes),
     ):
-        dataset = BaseSegDataset(
-            lazy_init=True,
-            pipeline=[
-                dict(type='LoadImageFromFile', **loading), dict(type=f'{scope}.LoadAnnotations')
-            ],
-        )  # fmt: skip
-        dataset.data_list, dataset._fully_initialized = [info], True
-        dataset.serialize_data = False
+        annotations = dict(type=f'{scope}.LoadAnnotations')
+        dataset = listed(info, [dict(type='LoadImageFromFile', **loading), annotations])
         found.append(list(sample_problems(dataset, 0, Expected(FIELD))))
     assert found[0] == found[1]
     return found[0]
