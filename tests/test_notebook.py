@@ -39,5 +39,5 @@ def test_the_notebook_names_tools_that_exist():
     notebook = nbformat.read(ROOT / 'notebooks/demo.ipynb', as_version=4)
     source = '\n'.join(cell.source for cell in notebook.cells if cell.cell_type == 'code')
     tools = re.findall(r"\btool\(\s*'([^']+)'", source)
-    assert len(tools) == 5
+    assert len(tools) == 4
     assert [tool for tool in tools if not (ROOT / 'tools' / tool).is_file()] == []

@@ -1,1 +1,1 @@
-"""Complexity of a model, curves of a training run, and views into the two branches."""
+"""Complexity of a model, and curves of a training run."""

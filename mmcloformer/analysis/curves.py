@@ -2,16 +2,11 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from ..errors import UserError, join_first
 
@@ -22,75 +17,53 @@ MAIN_METRICS = {
     'mIoU': 'semantic segmentation',
     'accuracy/top1': 'classification',
 }
-_SCALARS = 'vis_data/scalars.json'
 # Fields that mmengine logs beside the results.
 _BOOKKEEPING = {'step', 'iter', 'epoch', 'time', 'data_time', 'memory'}
 _NO_OBJECTS = -1  # pycocotools' result where there was nothing to find
-_SMOOTHING = 20  # windows to a curve
 
-_Floats = NDArray[np.float64]
-_Points = dict[str, dict[int, float]]
+Points = dict[str, dict[int, float]]
 
 
-@dataclass(frozen=True)
-class Series:
-    """One logged quantity.
-
-    Attributes:
-        iterations: Training iterations, ascending, of shape (n,).
-        values: The quantity there, of shape (n,).
-    """
-
-    iterations: NDArray[np.int64]
-    values: _Floats
-
-
-@dataclass(frozen=True)
-class Curves:
-    """Everything logged in a work directory, by name.
-
-    Attributes:
-        training: Losses, learning rates, and the like.
-        metrics: Results of evaluation.
-    """
-
-    training: dict[str, Series]
-    metrics: dict[str, Series]
-
-
-def read_curves(work_dir: str | Path) -> Curves:
+def read_curves(work_dir: str | Path) -> tuple[Points, Points]:
     """Read and join the logs of all runs in a work directory.
 
-    Runs are joined in order of their start, each replacing what earlier ones logged from its
-    own first iteration on. A broken last line, left by a killed run, is skipped.
-
-    Where mmengine recorded an evaluation by epoch, it is placed at the last training line
-    before it, since the number of iterations per epoch is not logged.
+    Each run replaces what earlier ones logged from its own first iteration on. mmengine records
+    some evaluations by epoch; they are placed at the last training line before them.
 
     Args:
-        work_dir: Folder that holds one folder a run.
+        work_dir: Folder with one folder per run.
 
     Returns:
-        The curves.
+        Training scalars and evaluation metrics: values by name and iteration.
 
     Raises:
-        UserError: If there is no log, none has a training iteration, or one is damaged.
+        UserError: If no training iteration was logged.
     """
-    files = sorted(Path(work_dir).glob(f'*/{_SCALARS}'))
-    if not files:
-        raise UserError(f'no log in {work_dir}: found no {Path(work_dir) / "*" / _SCALARS}')
-    training: _Points = {}
-    metrics: _Points = {}
-    for file in files:
-        run_training, run_metrics = _read_run(file)
-        if not run_training:
-            continue
-        first = min(iteration for points in run_training.values() for iteration in points)
-        training = _join(training, run_training, first)
-        metrics = _join(metrics, run_metrics, first)
+    training: Points = defaultdict(dict)
+    metrics: Points = defaultdict(dict)
+    for file in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
+        last = None
+        for line in file.read_text().splitlines():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:  # A killed run leaves a broken last line.
+                continue
+            if last is None and 'iter' in record:
+                for points in [*training.values(), *metrics.values()]:
+                    for iteration in [i for i in points if i >= record['iter']]:
+                        del points[iteration]
+            last = record.get('iter', last)
+            if last is None:
+                continue
+            target = training if 'iter' in record else metrics
+            iteration = last if target is training else max(record['step'], last)
+            for name, value in record.items():
+                is_number = isinstance(value, int | float) and value != _NO_OBJECTS
+                if is_number and name not in _BOOKKEEPING:
+                    target[name][iteration] = value
     if not training:
-        raise UserError(f'no training iteration was logged in {work_dir}; is the run too young?')
-    return Curves(_to_series(training), _to_series(metrics))
+        raise UserError(f'no training iteration was logged in {work_dir}')
+    return training, {name: points for name, points in metrics.items() if points}
 
 
 def main_metric(reported: Collection[str]) -> str:
@@ -114,7 +87,7 @@ def plot_curves(work_dir: str | Path, out: str | Path | None = None) -> Path:
     """Draw losses with the learning rate, and every evaluation metric, against the iteration.
 
     Args:
-        work_dir: Folder that holds one folder a run.
+        work_dir: Folder with one folder per run.
         out: Image file to write; `curves.png` in `work_dir` by default.
 
     Returns:
@@ -123,114 +96,32 @@ def plot_curves(work_dir: str | Path, out: str | Path | None = None) -> Path:
     Raises:
         UserError: As `read_curves`.
     """
-    curves = read_curves(work_dir)
-    target = Path(work_dir) / 'curves.png' if out is None else Path(out)
-    groups: dict[str, dict[str, Series]] = defaultdict(dict)
-    for name, series in curves.metrics.items():
+    training, metrics = read_curves(work_dir)
+    panels: dict[str, Points] = {'loss': {}}
+    for name, points in training.items():
+        if name.rpartition('.')[2].startswith('loss'):  # Models prefix those of their parts.
+            panels['loss'][name] = points
+    for name, points in metrics.items():
         group, short = _split_name(name)
-        groups[group][short] = series
-
-    figure = Figure(figsize=(9, 3.6 * (1 + len(groups))), layout='constrained')
+        panels.setdefault(group, {})[short] = points
+    figure = Figure(figsize=(9, 3.6 * len(panels)), layout='constrained')
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1 + len(groups), 1, sharex=True, squeeze=False)[:, 0]
-    _draw_training(axes[0], curves.training)
-    for panel, (group, members) in zip(axes[1:], groups.items(), strict=True):
-        for short, series in members.items():
-            panel.plot(series.iterations, series.values, marker='o', markersize=3, label=short)
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for panel, (group, lines) in zip(axes, panels.items(), strict=True):
+        for name, points in lines.items():
+            panel.plot([*points], [*points.values()], marker='.', label=name)
         panel.set_ylabel(group)
         panel.set_ylim(bottom=0)
         panel.legend(fontsize='small')
         panel.grid(alpha=0.3)
+    rate = axes[0].twinx()
+    rate.plot([*training['lr']], [*training['lr'].values()], color='grey', linestyle=':')
+    rate.set_ylabel('learning rate (dotted)')
     axes[-1].set_xlabel('iteration')
-    figure.suptitle(Path(work_dir).resolve().name)
+    target = Path(work_dir) / 'curves.png' if out is None else Path(out)
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=120)
     return target
-
-
-def save_curves(work_dir: str | Path, out: str | Path) -> Path:
-    """Write every logged quantity to a JSON file: `{name: {iteration: value}}`.
-
-    Args:
-        work_dir: Folder that holds one folder a run.
-        out: File to write.
-
-    Returns:
-        The file written.
-
-    Raises:
-        UserError: As `read_curves`.
-    """
-    curves = read_curves(work_dir)
-    points = {
-        name: {int(i): float(f'{value:.5g}') for i, value in zip(series.iterations, series.values)}
-        for name, series in (curves.training | curves.metrics).items()
-    }
-    target = Path(out)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(points, indent=1) + '\n')
-    return target
-
-
-def smooth(values: _Floats, window: int) -> _Floats:
-    """Average over a sliding window, which shrinks towards the ends.
-
-    Args:
-        values: Values of shape (n,).
-        window: Width of the window, odd and at most n.
-
-    Returns:
-        Averages of shape (n,).
-    """
-    ones = np.ones(window)
-    return np.convolve(values, ones, 'same') / np.convolve(np.ones_like(values), ones, 'same')
-
-
-def _read_run(file: Path) -> tuple[_Points, _Points]:
-    """Training scalars and evaluation metrics of one run, by name and iteration."""
-    training: _Points = defaultdict(dict)
-    metrics: _Points = defaultdict(dict)
-    last = 0
-    for record in _records(file):
-        # Only lines of training count iterations. The step of an evaluation is its epoch or its
-        # iteration, as the run was configured.
-        if 'iter' in record:
-            last = record['iter']
-            points, iteration = training, last
-        else:
-            points, iteration = metrics, max(record['step'], last)
-        for name, value in record.items():
-            if name not in _BOOKKEEPING and isinstance(value, int | float) and value != _NO_OBJECTS:
-                points[name][iteration] = value
-    return training, metrics
-
-
-def _records(file: Path) -> Iterator[dict[str, Any]]:
-    lines = file.read_text().splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise UserError(f'{file} is damaged at line {number}: {error}') from error
-
-
-def _join(earlier: _Points, later: _Points, start: int) -> _Points:
-    """Add a run to earlier ones, of which only what precedes its start is kept."""
-    joined: _Points = defaultdict(dict)
-    for name, points in earlier.items():
-        joined[name] = {i: value for i, value in points.items() if i < start}
-    for name, points in later.items():
-        joined[name].update(points)
-    return joined
-
-
-def _to_series(named_points: _Points) -> dict[str, Series]:
-    return {
-        name: Series(np.array(list(points), np.int64), np.array(list(points.values()), np.float64))
-        for name, points in named_points.items()
-        if points
-    }
 
 
 def _split_name(metric: str) -> tuple[str, str]:
@@ -243,23 +134,3 @@ def _split_name(metric: str) -> tuple[str, str]:
     if underscore:
         return f'{group}{slash}{family}', rest
     return group or 'evaluation', name
-
-
-def _draw_training(panel: Axes, training: dict[str, Series]) -> None:
-    # Models prefix the losses of their parts: `loss_cls`, `decode.loss_ce`.
-    losses = sorted(name for name in training if name.rpartition('.')[2].startswith('loss'))
-    handles = []
-    for name in losses:
-        x, y = training[name].iterations, training[name].values
-        window = max(1, len(y) // _SMOOTHING) | 1
-        handles += panel.plot(x, smooth(y, window), label=name)
-        if name == 'loss':
-            panel.plot(x, y, color=handles[-1].get_color(), alpha=0.35, linewidth=0.7)
-    panel.set_ylabel('loss')
-    panel.grid(alpha=0.3)
-    rate = panel.twinx()
-    x, y = training['lr'].iterations, training['lr'].values
-    handles += rate.plot(x, y, color='grey', linestyle=':', label='lr')
-    rate.set_ylabel('learning rate')
-    rate.set_ylim(bottom=0)
-    panel.legend(handles=handles, fontsize='small')

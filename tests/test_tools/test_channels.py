@@ -15,7 +15,6 @@ from mmcloformer.apis.config import image_channels, image_color
 from mmcloformer.apis.predict import Predictor
 from mmcloformer.benchmark.models import Setting, config_step
 from mmcloformer.errors import CheckpointError, ConfigError
-from tests.conftest import load_tool
 from tests.test_export.tiny_models import NAMES, tiny_config, tiny_model
 
 COLORS = {1: 'grayscale', 3: 'color', 4: 'unchanged', 5: 'unchanged', 6: 'unchanged'}
@@ -94,27 +93,6 @@ def test_export_and_prediction(files, tool_main, shapes, tmp_path, monkeypatch, 
     else:
         class_map = cv2.imread(found['class_map'], cv2.IMREAD_UNCHANGED)
         assert class_map.shape == prediction.labels.shape
-
-
-@pytest.mark.parametrize('channels', [1, 4])
-def test_pictures_of_the_branches(files, tool_main, shapes, tmp_path, channels):
-    image = cv2.imread(str(next((shapes / 'coco/val2017').iterdir())), cv2.IMREAD_UNCHANGED)
-    cv2.imwrite(str(tmp_path / 'image.png'), np.dstack([image[..., :3], image[..., 0]]))
-    args = (*files('classifier', channels), tmp_path / 'image.png')
-    tool_main('visualize.py', *args, '--out', tmp_path / 'sheet.png')
-    assert cv2.imread(str(tmp_path / 'sheet.png')) is not None
-
-
-def test_images_are_normalised_as_by_the_host(shapes):
-    tool = load_tool('visualize.py')
-    path = str(next((shapes / 'coco/val2017').iterdir()))
-    image = torch.from_numpy(cv2.imread(path)).permute(2, 0, 1)
-    for converts in (False, True):
-        cfg = tiny_config(NAMES['classifier'])
-        cfg.data_preprocessor.to_rgb = converts
-        expected = tiny_model(cfg, 'cloformer').data_preprocessor(dict(inputs=image[None]))
-        found = tool['normalise'](tool['read_image'](path), cfg)
-        torch.testing.assert_close(found, expected['inputs'])
 
 
 def test_what_has_no_demo_images(files, tool_error, tmp_path):

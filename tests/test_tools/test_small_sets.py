@@ -25,6 +25,6 @@ def test_train_and_evaluate(name, real_data, tool_main, tmp_path, monkeypatch):
     options += ['val_dataloader.dataset.indices=2', 'default_hooks.logger.interval=1']
     options += DETECTION if name.endswith('bccd') else SEGMENTATION
     tool_main('train.py', CONFIGS[name], '--work-dir', 'run', '--cfg-options', *options)
-    curves = read_curves('run')
-    assert len(curves.training['loss'].values) == 2
-    assert main_metric(curves.metrics) in ('coco/bbox_mAP', 'mIoU')
+    training, metrics = read_curves('run')
+    assert len(training['loss']) == 2
+    assert main_metric(metrics) in ('coco/bbox_mAP', 'mIoU')

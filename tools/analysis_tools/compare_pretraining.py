@@ -99,10 +99,9 @@ def train(config: str, work_dir: Path, options: list[str]) -> None:
 
 def evaluations(work_dir: Path) -> tuple[str, dict[int, float]]:
     """Return the name of the task's main metric and its values by training iteration."""
-    metrics = read_curves(work_dir).metrics
+    _, metrics = read_curves(work_dir)
     name = main_metric(metrics)
-    series = metrics[name]
-    return name, dict(zip(series.iterations.tolist(), series.values.tolist()))
+    return name, metrics[name]
 
 
 def table(metric: str, runs: dict[str, list[dict[int, float]]]) -> str:

@@ -2,8 +2,10 @@
 """Draw loss, learning rate and evaluation metrics of a training, over all its resumed runs."""
 
 import argparse
+import json
+from pathlib import Path
 
-from mmcloformer.analysis.curves import plot_curves, save_curves
+from mmcloformer.analysis.curves import plot_curves, read_curves
 from mmcloformer.apis.cli import exit_on_user_error
 
 
@@ -15,7 +17,10 @@ def main() -> None:
     args = parser.parse_args()
     print(plot_curves(args.work_dir, args.out))
     if args.json:
-        print(save_curves(args.work_dir, args.json))
+        training, metrics = read_curves(args.work_dir)
+        Path(args.json).parent.mkdir(parents=True, exist_ok=True)
+        Path(args.json).write_text(json.dumps({**training, **metrics}, indent=1) + '\n')
+        print(args.json)
 
 
 if __name__ == '__main__':
