@@ -90,7 +90,7 @@ def write_shapes(
             'name a new or empty folder'
         )
     todo = [name for name in wanted if name not in present]
-    if not todo:
+    if saved is not None and not todo:
         return Report(root, (), saved['counts'])
     shutil.rmtree(staging, ignore_errors=True)  # left by a killed call
     staging.mkdir(parents=True)
