@@ -12,7 +12,12 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ..checkpoint import check_whole_state, get_state_dict
-from ..models.state_dict import check_prefix, find_prefixes, strip_wrapper_prefixes
+from ..models.state_dict import (
+    check_prefix,
+    find_prefixes,
+    find_state_dict,
+    strip_wrapper_prefixes,
+)
 
 T = TypeVar('T')
 
@@ -23,8 +28,8 @@ class WrapperKeysHook(Hook):
 
     DistributedDataParallel, torch.compile and mmengine's averaged models add `module` and
     `_orig_mod` to the keys. The host removes a leading `module.` and would otherwise leave the
-    weights of such keys at their initialisation. Weights that are the whole file, or under the key
-    `model`, which the host does not read, are moved to `state_dict`.
+    weights of such keys at their initialisation. Weights that are the whole file, or under another
+    key of `STATE_DICT_KEYS`, which the host does not read, are moved to `state_dict`.
     """
 
     # Before the EMA hook, which reads the state dict by key.
@@ -40,8 +45,9 @@ class WrapperKeysHook(Hook):
         if not isinstance(checkpoint, dict) or not checkpoint:
             return
         if 'state_dict' not in checkpoint:
-            if isinstance(checkpoint.get('model'), Mapping):
-                checkpoint['state_dict'] = checkpoint.pop('model')
+            key, _ = find_state_dict(checkpoint)
+            if key:
+                checkpoint['state_dict'] = checkpoint.pop(key)
             elif all(isinstance(value, Tensor) for value in checkpoint.values()):
                 weights = copy.copy(checkpoint)
                 checkpoint.clear()

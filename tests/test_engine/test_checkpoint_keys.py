@@ -9,6 +9,7 @@ from torch import nn
 from mmcloformer.apis.config import build_model, read_config
 from mmcloformer.engine.checkpoint_keys import WholeCheckpointHook, WrapperKeysHook, match_keys
 from mmcloformer.errors import CheckpointError
+from mmcloformer.models.state_dict import STATE_DICT_KEYS
 from tests.conftest import ROOT
 from tests.toy import Toy, toy_runner, train
 
@@ -129,7 +130,7 @@ def test_the_hosts_loading_understands_wrapped_checkpoints(tmp_path, resume, own
     assert all((parameter == 5).all() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize('key', [None, 'model', 'state_dict'])
+@pytest.mark.parametrize('key', [None, *STATE_DICT_KEYS])
 @pytest.mark.parametrize('ema', [[], [dict(type='EMAHook')]])
 def test_weights_by_themselves_or_under_model_are_loaded(tmp_path, key, ema):
     """The host loads nothing from `model`."""
