@@ -1,4 +1,4 @@
-"""The reader of a config: what the host will build from it, and by which field.
+"""The reader of a config: what the host builds from it, and which field says so.
 
 Everything that needs to know a data set, a pipeline, a head, an evaluator or the class behind a
 `type` asks `ConfigView`. A type is resolved through the host's registry, so a name, a scoped name,
@@ -22,7 +22,7 @@ class Entry(NamedTuple):
     """A part of a config that the host builds.
 
     Attributes:
-        field: Where it stands, such as `train_dataloader.dataset.datasets.0`.
+        field: Name of its field, such as `train_dataloader.dataset.datasets.0`.
         settings: Its fields.
         kind: The class that its `type` names; None if there is no such class.
     """
@@ -54,7 +54,7 @@ class Node(NamedTuple):
     """A value of a config, at any depth.
 
     Attributes:
-        field: Where it stands.
+        field: Name of its field.
         value: The value.
         parents: The groups of fields around it that have a `type`, from the outside.
     """
@@ -98,7 +98,7 @@ def are_in_hosts(entries: Iterable[Entry]) -> bool:
 
 
 class ConfigView:
-    """What a host reads from a config. It is a view: later changes of the config show in it.
+    """What a host reads from a config. Later changes of the config are visible in it.
 
     Args:
         cfg: The whole config, of any host.
@@ -145,7 +145,7 @@ class ConfigView:
 
         Args:
             settings: Its fields; anything but a group of fields counts as an empty one.
-            field: Where it stands.
+            field: Name of its field.
             registry: Name of the registry of its class.
         """
         settings = settings if isinstance(settings, Mapping) else {}
@@ -202,7 +202,7 @@ class ConfigView:
 
         Args:
             pipeline: A list of settings, or None.
-            field: Where it stands.
+            field: Name of its field.
         """
         return tuple(
             self.entry(step, f'{field}.{i}', 'TRANSFORMS') for i, step in _listed(pipeline)
@@ -242,7 +242,7 @@ class ConfigView:
         return frozenset(values if len(values) == 1 else ())
 
     def preprocessor(self) -> Entry:
-        """Return the data preprocessor, with the class that the host takes by default."""
+        """Return the data preprocessor; without a `type` it has the host's default class."""
         field = 'model.data_preprocessor'
         found = (self.cfg.get('model') or {}).get('data_preprocessor')
         if not found:  # mmpretrain keeps it outside of the model.

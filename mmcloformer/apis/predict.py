@@ -1,4 +1,4 @@
-"""Prediction of image files with the hosts' own pipelines, inferencers and visualisers."""
+"""Prediction of image files with the hosts' own pipelines, inferencers and visualizers."""
 
 import json
 import mimetypes
@@ -116,7 +116,7 @@ class ImageReader:
                 loaded, problem = decode(lambda: self._load(path))
             except AssertionError:  # The host's decoder returned nothing.
                 problem = unreadable_reason(content)
-            except Exception as error:  # Of any decoder.
+            except Exception as error:  # Decoders raise errors of any kind.
                 problem = unreadable_reason(content, error)
         if problem is None:
             return loaded
@@ -236,7 +236,7 @@ def predict_source(
                 yield from _predict_frames(predict, video, source)
     except DataError as error:
         yield source.stem, error
-    except (OSError, KeyError, ImportError) as error:  # Of the host's file backend.
+    except (OSError, KeyError, ImportError) as error:  # Raised by the host's file backend.
         yield source.stem, DataError(f'{source.path} cannot be opened: {error_text(error)}')
 
 
@@ -271,7 +271,7 @@ def image_problem(path: Path) -> str | None:
         return str(problem)
     try:
         image, problem = decode(lambda: mmcv.imfrombytes(content))
-    except Exception as error:  # Of OpenCV, which also raises MemoryError.
+    except Exception as error:  # OpenCV also raises MemoryError.
         return str(unreadable_reason(content, error))
     problem = unreadable_reason(content) if image is None else problem
     return str(problem) if problem else None
@@ -305,7 +305,7 @@ def _note_pages(path: str | Path, name: str, image: NDArray[Any]) -> None:
 
 
 def _likely_cause(image: NDArray[Any], error: Exception) -> str:
-    """Return what the size of an image may have to do with an error of the host."""
+    """Return how the size of an image may explain an error of the host."""
     height, width = image.shape[:2]
     size = f'{width}x{height} pixels'
     if isinstance(error, MemoryError) or re.search(_NO_MEMORY, str(error), re.IGNORECASE):
@@ -316,7 +316,7 @@ def _likely_cause(image: NDArray[Any], error: Exception) -> str:
 
 
 def _to_rgb(image: NDArray[Any], is_bgr: bool) -> NDArray[np.uint8]:
-    """Return the picture to draw on; of an image of more bands, the first three."""
+    """Return the picture to draw on: the first three bands of an image with more."""
     image = image[..., None] if image.ndim == 2 else image
     bands = image[..., [0, 1, 2] if image.shape[2] > 2 else [0, 0, 0]]
     if is_bgr and image.shape[2] in (3, 4):
