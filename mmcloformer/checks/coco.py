@@ -91,7 +91,7 @@ def coco_problems(
             if path := _scored_file(evaluator):
                 masks = thorough and 'segm' in evaluator.settings.get('metric', 'bbox')
                 judge = _Judge(read(path, masks), evaluator.field, path)
-                if os.path.realpath(path) not in loaded:  # Else the loader's checks name the rest.
+                if os.path.realpath(path) not in loaded:  # Else the loader's checks do it.
                     yield from judge.text()
                     yield from judge.boxes(judge.coco.annotations, only_inside=False)
                     yield from judge.sizes() if masks else ()
@@ -129,8 +129,8 @@ def parse_without_polygons(text: str) -> Any:
     """Parse a COCO annotation file, with each polygon mask replaced by 0.
 
     The polygons are most of a file and take most of the time to parse. An unescaped quote before
-    `segmentation` can only open a string, and what is replaced is valid JSON: the result, or the
-    syntax error, is the one of the whole text but for the polygons.
+    `segmentation` can only open a string, and what is replaced is valid JSON, so the result or the
+    syntax error is that of the whole text, except for the polygons.
 
     Args:
         text: Content of the file.
@@ -152,7 +152,7 @@ def class_names(dataset: Entry) -> tuple[str, ...]:
     """
     try:
         names = dataset.kind._load_metainfo(dict(dataset.settings.get('metainfo') or {}))['classes']
-    except Exception:  # Data sets of other bases, and names that the host does not accept either.
+    except Exception:  # Data sets of other base classes, and names that the host refuses too.
         return ()
     return tuple(names) if isinstance(names, (list, tuple)) else ()
 
@@ -216,7 +216,7 @@ class _Judge:
     def loaded(
         self, settings: Mapping[str, Any], classes: Sequence[str], masks: bool, find_images: bool
     ) -> Iterator[Problem]:
-        """Yield what a data set of mmdet cannot load, or loads in another way than it is meant."""
+        """Yield what a data set of mmdet cannot load, or would load wrongly."""
         images, categories = self.coco.images, self.coco.categories
         if not images:
             return
@@ -309,7 +309,7 @@ class _Judge:
         used = {each['category_id'] for each in self.coco.annotations}
         for name, those in ids.items():
             if len(those) > 1:
-                # Where no image of the split shows the class, the last one is kept.
+                # If no image of the split shows the class, the last category is kept.
                 unused = [each for each in those if each not in used][: len(those) - 1]
                 yield self._problem(
                     f'the categories {join_first(those)} are all called {name}, and the host takes '
@@ -435,7 +435,7 @@ class _Judge:
             )
 
     def _placement(self, objects: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
-        """Yield how many masks are not where their boxes are.
+        """Yield how many masks lie outside of their boxes.
 
         A box may be larger than its mask, as around the hidden part of an object.
         """
@@ -503,7 +503,7 @@ def _boxes(annotations: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
     rows = [each.get('bbox') for each in annotations]
     try:
         boxes = np.array(rows)
-    except ValueError:  # Of several lengths.
+    except ValueError:  # The boxes have several lengths.
         boxes = np.empty(0)
     if boxes.dtype.kind not in 'iuf' or boxes.shape != (len(rows), 4):
         boxes = np.array([row if _is_box(row) else [np.nan] * 4 for row in rows])

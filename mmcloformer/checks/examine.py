@@ -28,7 +28,7 @@ from .problem import Fault, Problem
 from .samples import Expected, sample_problems
 from .schedule import schedule_problems
 
-# XML files that are read for the names of classes at most.
+# Maximum number of XML files that are read for the names of classes.
 _MOST = 1000
 
 
@@ -38,7 +38,7 @@ class Findings(NamedTuple):
     Attributes:
         samples: Number of samples examined, by split.
         problems: Bad files, each with what is wrong and what to do.
-        warnings: What may be meant, such as classes without a label and samples left out.
+        warnings: What may be intended, such as classes without a label and samples left out.
     """
 
     samples: dict[str, int]

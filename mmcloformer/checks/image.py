@@ -1,4 +1,4 @@
-"""Checks that an image file is complete, which are stricter than the decoders.
+"""Checks that an image file is complete; they are stricter than the decoders.
 
 OpenCV refuses a PNG with damaged pixels and a truncated JPEG. It decodes, with a warning at most, a
 JPEG whose tail is zeros (an interrupted copy) or whose middle was overwritten; Pillow, which reads

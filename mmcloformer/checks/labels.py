@@ -180,15 +180,15 @@ def label_map_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Prob
                     return
         classes = len(dataset.metainfo.get('classes') or ())
         number = classes or max(each.classes for each in head_numbers(view))
-    except Exception:  # Whatever cannot be read is another check's.
+    except Exception:  # Another check reports what cannot be read.
         return
     yield from unlearnable('mmseg', 'train', counts, number, partial)
 
 
 def labels_are_known(steps: Sequence[Any]) -> bool:
-    """Return whether the labels that are loaded are those that are learned.
+    """Return whether the loaded labels are those that are learned.
 
-    A later step of the user's own may change them.
+    A later custom step may change them.
 
     Args:
         steps: The transforms of a data set.
@@ -272,7 +272,7 @@ def _largest_wide_value(content: bytes, backend: str | None) -> int:
     """Return the largest value of an image of more than 8 bits, or 0 for other images."""
     if content.startswith(b'\x89PNG') and content[24] <= 8:
         return 0
-    with suppress(Exception):  # What a step of the user's own reads in another way.
+    with suppress(Exception):  # A custom step may read it in another way.
         labels = mmcv.imfrombytes(content, flag='unchanged', backend=backend)
         return int(labels.max()) if labels.dtype.itemsize > 1 else 0
     return 0

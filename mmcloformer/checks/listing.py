@@ -1,4 +1,4 @@
-"""Checks what lists the samples of a data set: text files, and folders whose files are taken.
+"""Checks the sources of a data set's samples: lists in text files, and folders of files.
 
 The hosts read text as UTF-8. A byte-order mark stays in the text, where JSON does not allow it, and
 where it becomes a part of the first name.
@@ -80,8 +80,8 @@ def listing_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Proble
     """Yield what is wrong with lists of images and classes, and folders without any sample.
 
     The files and folders must exist (see `check_present`). Files on other back ends, and data sets
-    that list their samples with code of their own, are left to the host. So are files in COCO's
-    format, for which see `coco_problems`.
+    that list their samples with code of their own, are not checked. `coco_problems` checks files in
+    COCO's format.
 
     Args:
         view: The config.
@@ -96,7 +96,7 @@ def listing_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Proble
 
 
 def left_out_problems(view: ConfigView, dataset: DatasetEntry, samples: int) -> Iterator[Problem]:
-    """Yield how many samples a host leaves out, except for those of files in COCO's format.
+    """Yield how many samples a host leaves out, unless they are listed in COCO's format.
 
     Args:
         view: The config.

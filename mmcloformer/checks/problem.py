@@ -29,7 +29,7 @@ class Problem(NamedTuple):
         found: What was found there.
         remedy: What to set or to do.
         file: File that it is about, if any.
-        severity: `error` if the host fails or gives wrong results, `warning` if it may be meant.
+        severity: `error` if the host fails or gives wrong results, `warning` if it may be intended.
     """
 
     field: str

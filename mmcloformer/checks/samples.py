@@ -75,7 +75,7 @@ def _sample_faults(
     annotated = False
     for step in dataset.pipeline.transforms:
         loads_annotations = isinstance(step, LoadAnnotations)
-        # Whatever comes before there is an image can only load it.
+        # Steps before there is an image can only load it.
         if not (loads_annotations or isinstance(step, LoadImageFromFile) or 'img' not in info):
             continue
         masks = loads_annotations and getattr(step, 'with_mask', False)
