@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from mmengine.config import Config
 
+from ..config import ConfigView
 from ..errors import ConfigError
 from .schedule import NEVER_STARTS, never_starts
 
@@ -25,7 +26,7 @@ def explain_crashes(cfg: Config) -> Iterator[None]:
         yield
     except ValueError as error:
         if _ONE_VALUE in str(error):
-            batch = (cfg.get('train_dataloader') or {}).get('batch_size')
+            batch = ConfigView(cfg).loader('train').get('batch_size')
             raise single_value_error(batch, last=batch != 1) from error
         if NEVER_STARTS in str(error):
             raise never_starts(error) from error
