@@ -39,20 +39,23 @@ class Training:
             )
 
     def wait_for(self, pattern, count, timeout=120):
-        """Wait until this process has written that many files."""
+        """Wait until this process has written that many files, or one file that often."""
         seen = set()
         end = time.monotonic() + timeout
         while len(seen) < count:
             assert self.process.poll() is None, self.tail()
             assert time.monotonic() < end, self.tail()
-            seen.update(file.name for file in self.work_dir.glob(pattern) if self.wrote(file))
+            files = self.work_dir.glob(pattern)
+            seen.update((file.name, self.wrote(file)) for file in files if self.wrote(file))
             time.sleep(0.001)
 
     def wrote(self, file):
+        """Return when this process wrote a file, 0 if it did not."""
         try:
-            return file.stat().st_mtime_ns > self.began
+            time = file.stat().st_mtime_ns
         except FileNotFoundError:  # Renamed meanwhile.
-            return False
+            return 0
+        return time if time > self.began else 0
 
     def kill(self):
         self.process.kill()
