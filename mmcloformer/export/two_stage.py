@@ -21,7 +21,7 @@ class TwoStageGraph(Graph):
     """
 
     task = 'detection'
-    outputs = ('boxes', 'scores', 'labels')
+    outputs: tuple[str, ...] = ('boxes', 'scores', 'labels')
     batched = False
 
     def __init__(self, model: nn.Module) -> None:
@@ -58,7 +58,7 @@ class TwoStageGraph(Graph):
                 index = torch.arange(scores.shape[0], device=scores.device)
                 labels = scores[:, :-1].argmax(dim=1)
                 rois = _regress(stage, rois, deltas, index, labels, height, width)
-        all_scores = (sum(logits) / len(logits)).softmax(dim=1)[:, :-1]  # type: ignore[union-attr]
+        all_scores = (sum(logits) / len(logits)).softmax(dim=1)[:, :-1]
         kept = (all_scores > cfg.score_thr).nonzero()
         index, labels = kept[:, 0], kept[:, 1]
         scores = all_scores[index, labels]
@@ -74,7 +74,7 @@ class TwoStageGraph(Graph):
             channels = torch.zeros_like(labels) if grids.shape[1] == 1 else labels
             channels = channels[:, None, None, None].expand(-1, 1, *grids.shape[2:])
             masks.append(grids.gather(1, channels).squeeze(1))
-        return boxes, scores, labels, sum(masks) / len(masks)  # type: ignore[return-value]
+        return boxes, scores, labels, sum(masks) / len(masks)
 
     def _propose(self, maps: Sequence[Tensor], height: int, width: int) -> Tensor:
         """Return the boxes `(K, 4)` that the RPN proposes, in pixels."""
@@ -85,9 +85,9 @@ class TwoStageGraph(Graph):
         return boxes[batched_nms(boxes, scores, levels, cfg.nms)[: cfg.max_per_img]]
 
 
-def _listed(parts: Any) -> Sequence[Any]:
+def _listed(parts: Any) -> list[Any]:
     """Return the parts of all stages; only cascades have several."""
-    return parts if isinstance(parts, nn.ModuleList) else [parts]
+    return [*parts] if isinstance(parts, nn.ModuleList) else [parts]
 
 
 def _regress(

@@ -11,10 +11,12 @@ import torch
 from mmengine.config import Config
 
 from mmcloformer.analysis.complexity import measure
-from mmcloformer.apis.config import image_channels, image_color
+from mmcloformer.apis.config import image_channels
 from mmcloformer.apis.predict import Predictor
+from mmcloformer.apis.trained import inference_steps
 from mmcloformer.benchmark.models import Setting, config_step
 from mmcloformer.errors import CheckpointError, ConfigError
+from mmcloformer.export.model import color_type
 from tests.test_export.tiny_models import NAMES, tiny_config, tiny_model
 
 COLORS = {1: 'grayscale', 3: 'color', 4: 'unchanged', 5: 'unchanged', 6: 'unchanged'}
@@ -55,7 +57,10 @@ def files(tmp_path_factory):
 @pytest.mark.parametrize('kind', ['classifier', 'segmentor', 'detector'])
 def test_counting_and_benchmarking(kind, channels, tmp_path):
     cfg = channels_config(kind, channels)
-    assert (image_channels(cfg), image_color(cfg)) == (channels, COLORS[channels])
+    assert (image_channels(cfg), color_type(inference_steps(cfg)[0])) == (
+        channels,
+        COLORS[channels],
+    )
     # The stem's first convolution has stride 2, half of the first width, and 3x3 weights.
     cost = measure(cfg, (64, 96)).parts['backbone']
     other = measure(channels_config(kind, 5), (64, 96)).parts['backbone']
@@ -106,7 +111,7 @@ def test_images_loaded_by_another_class():
     loader = cfg.test_dataloader.dataset.pipeline[0]
     for kind, color in (('LoadSingleRSImageFromFile', None), ('mmcv.LoadImageFromFile', 'color')):
         loader.type = kind
-        assert image_color(cfg) == color
+        assert color_type(inference_steps(cfg)[0]) == color
 
 
 @pytest.mark.parametrize('tool', ['complexity.py', 'export_onnx.py', 'predict.py'])
