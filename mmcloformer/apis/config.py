@@ -8,7 +8,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
@@ -82,21 +81,3 @@ def image_channels(cfg: Config) -> int:
     backbone = cfg.model.get('backbone')
     given = backbone.get('in_channels') if isinstance(backbone, dict) else None
     return backbone_channels(ConfigView(cfg)) or (given if isinstance(given, int) else 3)
-
-
-def image_color(cfg: Config) -> str | None:
-    """Return the `color_type` with which the test pipeline loads images.
-
-    Args:
-        cfg: The whole config.
-
-    Returns:
-        A name that mmcv knows, or None if the images are not loaded by `LoadImageFromFile` with
-        OpenCV or Pillow.
-    """
-    loader = cfg.test_dataloader.dataset.pipeline[0]
-    backend = loader.get('imdecode_backend', 'cv2')
-    kind = ConfigView(cfg).resolve(loader, 'TRANSFORMS')
-    if kind is not LoadImageFromFile or backend not in ('cv2', 'pillow'):
-        return None
-    return loader.get('color_type', 'color')

@@ -261,22 +261,6 @@ def _predict_frames(
         )
 
 
-def image_problem(path: Path) -> str | None:
-    """Return why OpenCV cannot read an image, or None if it can."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        return f'cannot be opened: {error.strerror}'
-    if problem := file_problem(content):
-        return str(problem)
-    try:
-        image, problem = decode(lambda: mmcv.imfrombytes(content))
-    except Exception as error:  # OpenCV also raises MemoryError.
-        return str(unreadable_reason(content, error))
-    problem = unreadable_reason(content) if image is None else problem
-    return str(problem) if problem else None
-
-
 def _open_video(path: str) -> mmcv.VideoReader | None:
     video = mmcv.VideoReader(path)
     return video if video.opened and video.frame_cnt > 0 else None

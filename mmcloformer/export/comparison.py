@@ -13,6 +13,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..apis.trained import inference_steps
 from .graphs import ExportError, Graph
 
 Results = dict[str, NDArray[Any]]
@@ -106,14 +107,9 @@ def compare(
 
 
 def _pipeline(cfg: Config, graph: Graph, size: Sequence[Any]) -> list[Any]:
-    steps = [
-        copy.deepcopy(step)
-        for step in cfg.test_dataloader.dataset.pipeline
-        if not step.type.endswith('LoadAnnotations')
-    ]
+    steps = [copy.deepcopy(dict(step.settings)) for step in inference_steps(cfg)]
     if isinstance(size[0], int) and graph.task != 'classification':
-        load, *_, pack = steps
-        steps = [load, dict(type='Resize', scale=(size[1], size[0])), pack]
+        steps[1:-1] = [dict(type='Resize', scale=(size[1], size[0]))]
     return steps
 
 

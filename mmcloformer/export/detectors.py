@@ -1,4 +1,4 @@
-"""The graph of RetinaNet, and the steps after the heads that it shares with Mask R-CNN."""
+"""The graph of RetinaNet, and the steps after the heads that it shares with two-stage detectors."""
 
 from typing import Any
 

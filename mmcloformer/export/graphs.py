@@ -30,7 +30,7 @@ class Graph(nn.Module):
         batched: Whether N may be greater than 1.
     """
 
-    task: ClassVar[str]
+    task: str
     outputs: tuple[str, ...]
     batched: ClassVar[bool] = True
 
@@ -59,11 +59,32 @@ class BackboneGraph(Graph):
 
 
 class ClassifierGraph(Graph):
-    """Returns the probabilities `(N, classes)` of a mmpretrain classifier."""
+    """Returns the probabilities `(N, classes)` of a mmpretrain classifier.
+
+    Those of a multi-label head are independent of each other; others add up to 1.
+
+    Raises:
+        ExportError: If the head predicts something else.
+    """
 
     task = 'classification'
     outputs = ('probabilities',)
 
+    def __init__(self, model: nn.Module) -> None:
+        from mmpretrain.models.heads import ClsHead, MultiLabelClsHead
+
+        super().__init__(model)
+        head = self.model.head
+        predicts = getattr(type(head), '_get_predictions', None)
+        self.multi_label: dict[str, Any] | None = None
+        if predicts is MultiLabelClsHead._get_predictions:
+            self.multi_label = dict(topk=head.topk) if head.thr is None else dict(thr=head.thr)
+        elif predicts is not ClsHead._get_predictions:
+            raise ExportError(
+                f'model.head is {type(head).__name__}, which cannot be exported; supported are '
+                'heads that predict as ClsHead or MultiLabelClsHead does'
+            )
+
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.model(self.cast(images), mode='tensor')
-        return logits.float().softmax(dim=1)
+        logits: Tensor = self.model(self.cast(images), mode='tensor').float()
+        return logits.sigmoid() if self.multi_label else logits.softmax(dim=1)

@@ -2,29 +2,30 @@
 
 import copy
 import json
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from onnxscript import opset20
+from onnxscript import opset18
 from torch import nn
 
 from ..models import CloFormer
 from ..models.deploy import switch_to_deploy
 from .detectors import RetinaNetGraph
 from .graphs import BackboneGraph, ClassifierGraph, ExportError, Graph
-from .mask_rcnn import MaskRCNNGraph
 from .segmentor import SegmentorGraph
+from .two_stage import TwoStageGraph
 
-# Opset 20 is the first with Gelu. From opset 23 on, attention is a single operator, which
-# onnxruntime 1.32 parallelises over heads only: with two threads it takes twice as long as
-# separate matrix products.
-OPSET = 20
+# Opsets that can be written: the version of the file format and the lowest onnxruntime that has run
+# the files. Opset 20 is the first with Gelu. onnxruntime 1.32 lacks RoiAlign of opset 22.
+OPSETS = {18: (8, '1.15'), 19: (9, '1.16'), 20: (9, '1.17'), 21: (10, '1.18')}
+DEFAULT_OPSET = 20
 # The lowest torch on which the tests of the export have passed.
 LOWEST_TORCH = '2.11'
-op: Any = opset20  # onnxscript types its operators for eager calls only.
+op: Any = opset18  # onnxscript types its operators for eager calls only.
 
 # Maximum size of the attention scores that are computed at once. onnxruntime stores all scores:
 # 4 MB stay in the cache of a core, while the 256 MB of the first stage at 800x1280 take three
@@ -39,8 +40,8 @@ def make_graph(model: nn.Module, half: bool = False) -> Graph:
     """Copy a model into the graph that is exported, with its CloFormer in the deploy form.
 
     Args:
-        model: A classifier of mmpretrain, a segmentor of mmseg, RetinaNet or Mask R-CNN of mmdet,
-            or a CloFormer alone; in evaluation mode and with its weights loaded.
+        model: A classifier of mmpretrain, a segmentor of mmseg, RetinaNet, Faster, Mask or Cascade
+            R-CNN of mmdet, or a CloFormer alone; in evaluation mode and with its weights loaded.
         half: Use float16 weights and activations; the steps after the heads stay in float32.
 
     Raises:
@@ -59,6 +60,7 @@ def export_onnx(
     shape: tuple[int, int],
     dynamic: bool = False,
     metadata: Mapping[str, Any] | None = None,
+    opset: int = DEFAULT_OPSET,
 ) -> None:
     """Write a graph to an ONNX file with the input `images` and the graph's outputs.
 
@@ -67,7 +69,9 @@ def export_onnx(
         path: File to write.
         shape: Height and width of the input in pixels; with `dynamic`, of the example input.
         dynamic: Let height and width vary, and the batch size if the graph allows it.
-        metadata: Entries for the file's `metadata_props`; each value is stored as JSON.
+        metadata: Entries for the file's `metadata_props`; each value is stored as JSON. The lowest
+            `onnxruntime` that runs the file is added.
+        opset: One of `OPSETS`.
 
     Raises:
         ExportError: If torch's exporter cannot export the model.
@@ -85,7 +89,7 @@ def export_onnx(
                 graph,
                 (images,),
                 dynamo=True,
-                opset_version=OPSET,
+                opset_version=opset,
                 input_names=['images'],
                 output_names=list(graph.outputs),
                 dynamic_shapes=(axes,) if dynamic else None,
@@ -99,9 +103,9 @@ def export_onnx(
                 f'docs/deploy.md need torch {LOWEST_TORCH} or newer'
             ) from error
     assert program is not None  # torch.onnx.export returns None only when given a file name.
-    program.model.metadata_props.update(
-        {key: json.dumps(value) for key, value in (metadata or {}).items()}
-    )
+    program.model.ir_version, lowest = OPSETS[opset]
+    entries = dict(metadata or {}, onnxruntime=lowest)
+    program.model.metadata_props.update({key: json.dumps(entries[key]) for key in entries})
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     program.save(path)
 
@@ -140,6 +144,14 @@ def attention(
     return op.Concat(*outs, axis=2) if count > 1 else outs[0]
 
 
+_GRAPHS: tuple[tuple[str, str, type[Graph]], ...] = (
+    ('mmpretrain.models', 'ImageClassifier', ClassifierGraph),
+    ('mmseg.models', 'EncoderDecoder', SegmentorGraph),
+    ('mmdet.models', 'RetinaNet', RetinaNetGraph),
+    ('mmdet.models', 'FasterRCNN', TwoStageGraph),
+    ('mmdet.models', 'MaskRCNN', TwoStageGraph),
+    ('mmdet.models', 'CascadeRCNN', TwoStageGraph),
+)
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.aten.scaled_dot_product_attention.default: attention
 }
@@ -157,20 +169,15 @@ def _count_parts(queries: int, score_bytes: int) -> int:
     return -(-queries // length)
 
 
-def _graph_class(model: Any) -> type[Graph]:
+def _graph_class(model: nn.Module) -> type[Graph]:
     if isinstance(model, CloFormer):
         return BackboneGraph
-    # Compare names, so that packages of other tasks need not be installed.
-    bases = {f'{base.__module__.split(".")[0]}.{base.__name__}' for base in type(model).__mro__}
-    if 'mmpretrain.ImageClassifier' in bases:
-        return ClassifierGraph
-    if 'mmseg.EncoderDecoder' in bases:
-        return SegmentorGraph
-    if 'mmdet.RetinaNet' in bases:
-        return RetinaNetGraph
-    if 'mmdet.MaskRCNN' in bases:
-        return MaskRCNNGraph
+    for module, name, graph in _GRAPHS:
+        # The host of the model is imported, others need not be installed.
+        kind = getattr(sys.modules.get(module), name, None)
+        if kind and isinstance(model, kind):
+            return graph
     raise ExportError(
-        f'{type(model).__name__} cannot be exported; supported are CloFormer, ImageClassifier '
-        '(mmpretrain), EncoderDecoder (mmseg), RetinaNet and MaskRCNN (mmdet)'
+        f'{type(model).__name__} cannot be exported; supported are CloFormer, '
+        + ', '.join(f'{name} ({module.partition(".")[0]})' for module, name, _ in _GRAPHS)
     )

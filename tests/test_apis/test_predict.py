@@ -33,7 +33,7 @@ NOISE = np.random.RandomState(0).randint(0, 256, (60, 90, 6), np.uint8)
 
 def save(cfg, kind, path, meta=None):
     """Write a checkpoint with random weights."""
-    state = tiny_model(cfg, NAMES[kind].partition('_')[0]).state_dict()
+    state = tiny_model(cfg).state_dict()
     torch.save(dict(state_dict=state, meta=dict(dataset_meta=meta) if meta else {}), path)
     return cfg, str(path)
 

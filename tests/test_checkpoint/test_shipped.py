@@ -9,10 +9,10 @@ from PIL import Image
 from mmcloformer import CloFormer
 from mmcloformer.apis.config import build_model
 from mmcloformer.apis.predict import Predictor
+from mmcloformer.apis.trained import load_trained
 from mmcloformer.checkpoint import shipped
 from mmcloformer.checkpoint.shipped import load_shipped, publish
 from mmcloformer.errors import CheckpointError
-from mmcloformer.export.model import load_model
 from tests.conftest import ROOT
 
 CLASSES = ['goldfish', 'Egyptian cat', 'espresso']
@@ -89,8 +89,8 @@ def test_it_predicts_with_the_names_of_the_classes(folder, cfg, checkpoint, tmp_
 
 
 def test_it_is_exported_with_the_names_of_the_classes(folder, cfg):
-    model, classes = load_model(cfg, 'mmcloformer://toy')
-    assert classes == tuple(CLASSES)
+    model, meta = load_trained(cfg, 'mmcloformer://toy')
+    assert tuple(meta['classes']) == tuple(CLASSES)
     expected = load_shipped('toy', folder=folder)['state_dict']
     assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
 

@@ -3,7 +3,7 @@ import pytest
 from mmengine.registry import init_default_scope
 
 from mmcloformer.export import export_onnx, make_graph
-from tests.test_export.tiny_models import NAMES, tiny_config, tiny_model
+from tests.test_export.tiny_models import config_of, tiny_model
 
 
 @pytest.fixture(scope='session')
@@ -13,8 +13,8 @@ def tiny():
 
     def get(kind):
         if kind not in made:
-            cfg = tiny_config(NAMES[kind])
-            model = tiny_model(cfg, NAMES[kind].partition('_')[0])
+            cfg = config_of(kind)
+            model = tiny_model(cfg)
             made[kind] = cfg, model, make_graph(model)
         init_default_scope(made[kind][0].default_scope)
         return made[kind]

@@ -1,6 +1,7 @@
 """Graphs agree with the predictions of mmdet, mmseg and mmpretrain, and files with graphs."""
 
 import copy
+from importlib import import_module
 
 import numpy as np
 import onnxruntime
@@ -12,7 +13,7 @@ from mmcloformer.export import ExportError, export_onnx, make_graph
 from mmcloformer.export.comparison import Tolerance, compare
 from mmcloformer.export.segmentor import AdaptiveAveragePool
 from mmcloformer.models.deploy import DeployError
-from tests.test_export.tiny_models import NAMES, tiny_config, tiny_model
+from tests.test_export.tiny_models import KINDS, NAMES, tiny_config, tiny_model
 
 # Smaller than every stride, a deepest map of one row, two sizes that no window divides, and one
 # that all divide.
@@ -44,7 +45,7 @@ def images(shapes):
 
 
 @pytest.mark.parametrize('size', [('height', 'width'), (100, 150)])
-@pytest.mark.parametrize('kind', list(NAMES))
+@pytest.mark.parametrize('kind', KINDS)
 def test_graph_agrees_with_predict(tiny, images, kind, size):
     cfg, model, graph = tiny(kind)
     if kind == 'classifier' and size == (100, 150):
@@ -53,7 +54,7 @@ def test_graph_agrees_with_predict(tiny, images, kind, size):
     assert report.disagreements == []
     assert report.differences
     # There are instances to compare.
-    if kind in ('detector', 'mask-rcnn'):
+    if graph.outputs[0] == 'boxes':
         results = graph(torch.randn(1, 3, 128, 128))
         assert len(results[0]) > 5
 
@@ -65,10 +66,12 @@ def test_a_size_that_the_pipeline_does_not_make(tiny, images):
 
 
 LEVELS = dict(segmentor=[], classifier=pytest.mark.slow, detector=pytest.mark.slow)
-KINDS = [pytest.param(kind, marks=LEVELS.get(kind, pytest.mark.nightly)) for kind in NAMES]
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize(
+    'kind',
+    [pytest.param(kind, marks=LEVELS.get(kind, pytest.mark.nightly)) for kind in KINDS],
+)
 def test_file_computes_the_same_at_any_size(exported, tiny, kind):
     session, graph = exported(kind), tiny(kind)[2]
     for size in SIZES:
@@ -127,11 +130,44 @@ def test_unsupported_models_are_refused():
     cfg = tiny_config(NAMES['segmentor'])
     cfg.model.test_cfg = dict(mode='slide', crop_size=(64, 64), stride=(32, 32))
     with pytest.raises(ExportError, match="set it to 'whole'"):
-        make_graph(tiny_model(cfg, 'semantic-fpn'))
+        make_graph(tiny_model(cfg))
     with pytest.raises(DeployError, match=r'call eval\(\)'):
-        make_graph(tiny_model(tiny_config(NAMES['classifier']), 'cloformer').train())
+        make_graph(tiny_model(tiny_config(NAMES['classifier'])).train())
+    cfg = tiny_config(NAMES['mask-rcnn'])
+    cfg.model.roi_head.bbox_roi_extractor.type = 'GenericRoIExtractor'
+    with pytest.raises(ExportError, match=r'GenericRoIExtractor.*SingleRoIExtractor'):
+        make_graph(tiny_model(cfg))
     cfg = tiny_config(NAMES['detector'])
     cfg.model.test_cfg.nms = dict(type='soft_nms', iou_threshold=0.5)
-    graph = make_graph(tiny_model(cfg, 'retinanet'))
+    graph = make_graph(tiny_model(cfg))
     with pytest.raises(ExportError, match='soft_nms'):
         graph(torch.randn(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize('given', [dict(thr=0.4), dict(topk=2)])
+def test_multi_label_heads(images, given):
+    cfg = tiny_config(NAMES['classifier'])
+    head = dict(type='MultiLabelLinearClsHead', num_classes=4, in_channels=32, **given)
+    cfg.model.head = head
+    model = tiny_model(cfg)
+    graph = make_graph(model)
+    report = compare(InTorch(graph, (64, 64)), model, graph, cfg, images, Tolerance())
+    assert report.disagreements == []
+    assert graph.multi_label == given
+
+
+def predict_itself(self, scores, samples):
+    return samples
+
+
+@pytest.mark.parametrize('name', ['RegressionHead', 'LinearClsHead'])
+def test_other_heads_of_classifiers_are_refused(name):
+    host = import_module('mmpretrain.models.heads')
+    kind = getattr(host, name, None)
+    if kind is None:
+        pytest.skip('only one of the two host stacks has it')
+    model = tiny_model(tiny_config(NAMES['classifier']))
+    own = dict(_get_predictions=predict_itself) if name == 'LinearClsHead' else {}
+    model.head.__class__ = type('Own', (kind,), own)
+    with pytest.raises(ExportError, match='ClsHead or MultiLabelClsHead'):
+        make_graph(model)

@@ -2,33 +2,9 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 
-from mmcloformer.errors import CheckpointError
 from mmcloformer.export import ExportError, export_onnx
-from mmcloformer.export.model import describe, load_model
+from mmcloformer.export.model import describe
 from tests.test_export.tiny_models import NAMES, tiny_config
-
-
-def test_weights_and_classes_come_from_the_checkpoint(tiny, tmp_path):
-    cfg, model, _ = tiny('segmentor')
-    meta = dict(dataset_meta=dict(classes=('a', 'b', 'c', 'd', 'e')))
-    torch.save(dict(meta=meta, state_dict=model.state_dict()), tmp_path / 'weights.pth')
-    loaded, classes = load_model(cfg, str(tmp_path / 'weights.pth'))
-    assert classes == ('a', 'b', 'c', 'd', 'e')
-    assert not loaded.training
-    assert all(map(torch.equal, loaded.state_dict().values(), model.state_dict().values()))
-
-
-def test_classes_come_from_the_config_else(tiny, tmp_path):
-    cfg, model, _ = tiny('segmentor')
-    torch.save(model.state_dict(), tmp_path / 'weights.pth')
-    classes = load_model(cfg, str(tmp_path / 'weights.pth'))[1]
-    assert classes == ('ground', 'ring', 'square', 'star', 'triangle')
-
-
-def test_weights_of_another_model_are_refused(tiny, tmp_path):
-    torch.save(tiny('classifier')[1].state_dict(), tmp_path / 'weights.pth')
-    with pytest.raises(CheckpointError, match='not of this config'):
-        load_model(tiny_config(NAMES['segmentor']), str(tmp_path / 'weights.pth'))
 
 
 def test_description_of_every_task(tiny):
@@ -38,6 +14,7 @@ def test_description_of_every_task(tiny):
     assert about['channels'] == 'RGB'
     assert about['mean'] == [123.675, 116.28, 103.53]
     assert about['divisor'] == 32
+    assert about['multi_label'] is None
     resize = dict(type='Resize', scale=(128, 128), keep_ratio=True)
     assert about['steps'] == [resize | dict(interpolation='bilinear', backend='cv2')]
     # A fixed size that the images have to fit into takes the place of the config's.

@@ -42,15 +42,9 @@ CHANGES = {
     ),
 }
 # Standard deviations for the weights of layers whose default makes all outputs alike.
-SPREAD = {
-    'retinanet': {'bbox_head.retina_cls': 0.02, 'bbox_head.retina_reg': 0.02},
-    'mask-rcnn': {
-        'rpn_head.rpn_cls': 0.1,
-        'roi_head.bbox_head.fc_cls': 0.5,
-        'roi_head.bbox_head.fc_reg': 0.1,
-        'roi_head.mask_head.conv_logits': 0.5,
-    },
-}
+SPREAD = dict(
+    retina_cls=0.02, retina_reg=0.02, rpn_cls=0.1, fc_cls=0.5, fc_reg=0.1, conv_logits=0.5
+)
 
 
 def tiny_config(name):
@@ -63,14 +57,33 @@ def tiny_config(name):
     return cfg
 
 
-def tiny_model(cfg, kind, seed=0):
+def tiny_model(cfg, seed=0):
     """Build the model of a config with random weights and distinct outputs."""
     torch.manual_seed(seed)
     model = build_model(cfg).eval()
-    for name, deviation in SPREAD.get(kind, {}).items():
-        torch.nn.init.normal_(model.get_submodule(name).weight, 0, deviation)
-        torch.nn.init.zeros_(model.get_submodule(name).bias)
+    for path, module in model.named_modules():
+        if deviation := SPREAD.get(path.rpartition('.')[2]):
+            torch.nn.init.normal_(module.weight, 0, deviation)
+            torch.nn.init.zeros_(module.bias)
     return model
+
+
+def without_masks(cfg):
+    """Make Faster R-CNN of Mask R-CNN."""
+    cfg.model.type = 'FasterRCNN'
+    for name in ('mask_head', 'mask_roi_extractor'):
+        cfg.model.roi_head.pop(name)
+
+
+def in_stages(cfg):
+    """Make Cascade Mask R-CNN of Mask R-CNN, with one class-agnostic stage of two."""
+    head = cfg.model.roi_head
+    cfg.model.type, head.type = 'CascadeRCNN', 'CascadeRoIHead'
+    head.update(num_stages=2, stage_loss_weights=[1, 0.5])
+    stages = [copy.deepcopy(head.bbox_head) for _ in range(2)]
+    stages[0].reg_class_agnostic = True
+    head.bbox_head = stages
+    cfg.model.train_cfg.rcnn = [cfg.model.train_cfg.rcnn] * 2
 
 
 NAMES = {
@@ -80,3 +93,12 @@ NAMES = {
     'detector': 'retinanet_cloformer_xxs_shapes',
     'mask-rcnn': 'mask-rcnn_cloformer_xxs_shapes',
 }
+VARIANTS = {'faster-rcnn': without_masks, 'cascade': in_stages}
+KINDS = (*NAMES, *VARIANTS)
+
+
+def config_of(kind):
+    """Return the configuration of one of `KINDS`."""
+    cfg = tiny_config(NAMES[kind if kind in NAMES else 'mask-rcnn'])
+    VARIANTS.get(kind, lambda cfg: None)(cfg)
+    return cfg

@@ -11,10 +11,12 @@ import torch
 from mmengine.config import Config
 
 from mmcloformer.analysis.complexity import measure
-from mmcloformer.apis.config import image_channels, image_color
+from mmcloformer.apis.config import image_channels
 from mmcloformer.apis.predict import Predictor
+from mmcloformer.apis.trained import inference_steps
 from mmcloformer.benchmark.models import Setting, config_step
 from mmcloformer.errors import CheckpointError, ConfigError
+from mmcloformer.export.model import color_type
 from tests.test_export.tiny_models import NAMES, tiny_config, tiny_model
 
 COLORS = {1: 'grayscale', 3: 'color', 4: 'unchanged', 5: 'unchanged', 6: 'unchanged'}
@@ -44,7 +46,7 @@ def files(tmp_path_factory):
         if not config.exists():
             cfg = channels_config(kind, channels)
             cfg.dump(config)
-            model = tiny_model(cfg, NAMES[kind].partition('_')[0])
+            model = tiny_model(cfg)
             torch.save(dict(meta={}, state_dict=model.state_dict()), checkpoint)
         return config, checkpoint
 
@@ -55,7 +57,10 @@ def files(tmp_path_factory):
 @pytest.mark.parametrize('kind', ['classifier', 'segmentor', 'detector'])
 def test_counting_and_benchmarking(kind, channels, tmp_path):
     cfg = channels_config(kind, channels)
-    assert (image_channels(cfg), image_color(cfg)) == (channels, COLORS[channels])
+    assert (image_channels(cfg), color_type(inference_steps(cfg)[0])) == (
+        channels,
+        COLORS[channels],
+    )
     # The stem's first convolution has stride 2, half of the first width, and 3x3 weights.
     cost = measure(cfg, (64, 96)).parts['backbone']
     other = measure(channels_config(kind, 5), (64, 96)).parts['backbone']
@@ -88,8 +93,8 @@ def test_export_and_prediction(files, tool_main, shapes, tmp_path, monkeypatch, 
     prediction = Predictor(Config.fromfile(config), str(checkpoint))(path)
     if kind == 'classifier':
         scores = np.float32(prediction.result['pred_scores'])
-        assert [each['label'] for each in found['classes']] == list(scores.argsort()[::-1][:5])
-        assert found['classes'][0]['probability'] == pytest.approx(scores.max(), abs=1e-4)
+        assert found['pred_label'] == scores.argmax()
+        assert found['pred_scores'] == pytest.approx(scores, abs=1e-4)
     else:
         class_map = cv2.imread(found['class_map'], cv2.IMREAD_UNCHANGED)
         assert class_map.shape == prediction.labels.shape
@@ -106,7 +111,7 @@ def test_images_loaded_by_another_class():
     loader = cfg.test_dataloader.dataset.pipeline[0]
     for kind, color in (('LoadSingleRSImageFromFile', None), ('mmcv.LoadImageFromFile', 'color')):
         loader.type = kind
-        assert image_color(cfg) == color
+        assert color_type(inference_steps(cfg)[0]) == color
 
 
 @pytest.mark.parametrize('tool', ['complexity.py', 'export_onnx.py', 'predict.py'])
@@ -125,7 +130,7 @@ def test_numbers_that_disagree(files, tool_error, tmp_path, tool):
 
 
 def test_the_backbone_names_both_numbers():
-    model = tiny_model(channels_config('classifier', 1), 'cloformer')
+    model = tiny_model(channels_config('classifier', 1))
     with pytest.raises(ConfigError, match=r'images of 3 channels .* in_channels=1: set in_chan'):
         model.backbone(torch.zeros(1, 3, 32, 32))
 
@@ -166,8 +171,8 @@ def test_weights_for_another_number_of_channels(files, shapes, tool_error, tmp_p
 @pytest.mark.parametrize(('found', 'wanted'), [(3, 1), (3, 4), (1, 3), (3, 6)])
 def test_the_advice_keeps_the_outputs_of_grey_images(found, wanted):
     """The recipe that the message gives, on images of equal channels."""
-    backbone = tiny_model(channels_config('classifier', found), 'cloformer').backbone.state_dict()
-    model = tiny_model(channels_config('classifier', wanted), 'cloformer')
+    backbone = tiny_model(channels_config('classifier', found)).backbone.state_dict()
+    model = tiny_model(channels_config('classifier', wanted))
     with pytest.raises(CheckpointError) as error:
         model.backbone.load_state_dict(backbone)
     weight = backbone['stem.conv1.0.weight']

@@ -11,7 +11,8 @@ import torch
 from mmcloformer.errors import UserError
 from mmcloformer.export import ExportError
 from mmcloformer.export.graphs import ClassifierGraph
-from tests.test_export.tiny_models import NAMES, tiny_config, tiny_model
+from mmcloformer.export.onnx_file import OPSETS
+from tests.test_export.tiny_models import config_of, tiny_model
 
 
 @pytest.fixture(scope='module')
@@ -22,9 +23,9 @@ def files(tmp_path_factory):
     def write(kind):
         config, checkpoint = folder / f'{kind}.py', folder / f'{kind}.pth'
         if not config.exists():
-            cfg = tiny_config(NAMES[kind])
+            cfg = config_of(kind)
             cfg.dump(config)
-            torch.save(tiny_model(cfg, NAMES[kind].partition('_')[0]).state_dict(), checkpoint)
+            torch.save(tiny_model(cfg).state_dict(), checkpoint)
         return config, checkpoint
 
     return write
@@ -48,8 +49,30 @@ def test_detector_of_fixed_size(files, tool_main, capsys, shapes, tmp_path):
     assert about['classes'] == ['ring', 'square', 'star', 'triangle']
     assert about['steps'][0]['shape'] == [64, 96]
     assert about['config'] == 'detector.py'
+    assert about['onnxruntime'] == '1.17'
+    assert 'onnxruntime 1.17 or newer' in printed
     (images,) = onnxruntime.InferenceSession(out).get_inputs()
     assert images.shape == [1, 3, 64, 96]
+
+
+@pytest.mark.parametrize('opset', OPSETS)
+def test_opsets(files, tool_main, shapes, tmp_path, opset):
+    out = tmp_path / 'model.onnx'
+    tool_main(
+        'export_onnx.py', *files('classifier'), out, '--shape', 64, 64, '--opset', opset,
+        '--verify', shapes / 'coco/val2017',
+    )  # fmt: skip
+    model = onnx.load(out)
+    assert [each.version for each in model.opset_import if not each.domain] == [opset]
+    assert (model.ir_version, metadata(out)['onnxruntime']) == OPSETS[opset]
+
+
+@pytest.mark.parametrize('scope', ['mmpose', 'mmyolo', None])
+def test_configs_of_other_hosts(files, tool_error, tmp_path, scope):
+    (tmp_path / 'other.py').write_text(f"default_scope = {scope!r}\nmodel = dict(type='Other')\n")
+    checkpoint = files('classifier')[1]
+    message = tool_error('export_onnx.py', tmp_path / 'other.py', checkpoint, tmp_path / 'o.onnx')
+    assert 'default_scope' in message
 
 
 @pytest.mark.slow
@@ -68,7 +91,7 @@ def test_half_precision(files, run_tool, tmp_path):
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize('kind', ['segmentor', 'upernet', 'mask-rcnn'])
+@pytest.mark.parametrize('kind', ['segmentor', 'upernet', 'mask-rcnn', 'faster-rcnn'])
 def test_the_others_at_any_size(files, run_tool, real_data, tmp_path, kind):
     folder = real_data / 'fruits_nuts/images'
     out = tmp_path / 'model.onnx'
@@ -97,7 +120,7 @@ def test_disagreement_is_an_error(files, tool_main, capsys, shapes, tmp_path, mo
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (('--verify', 'none'), '--verify none contains no images'),
+        (('--verify', 'tests'), '--verify tests contains no images'),
         (('--shape', 0, 64), r'--shape is 0 64; .* at least 1'),
     ],
 )

@@ -16,7 +16,7 @@ def detector(tmp_path_factory):
     folder = tmp_path_factory.mktemp('detector')
     cfg = tiny_config(NAMES['mask-rcnn'])
     cfg.dump(folder / 'config.py')
-    state = tiny_model(cfg, 'mask-rcnn').state_dict()
+    state = tiny_model(cfg).state_dict()
     torch.save(dict(state_dict=state, meta=dict(dataset_meta=METAINFO)), folder / 'model.pth')
     return folder / 'config.py', folder / 'model.pth'
 

@@ -2,7 +2,7 @@
 
 import importlib.util
 import json
-import pickle
+import re
 import subprocess
 import sys
 
@@ -10,14 +10,17 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import TRANSFORMS, init_default_scope
 from pycocotools import mask as coco_mask
 
+from mmcloformer.apis.predict import Predictor
+from mmcloformer.config import Entry
 from mmcloformer.datasets.shapes import CLASSES, SEG_METAINFO
 from mmcloformer.export import export_onnx, make_graph
 from mmcloformer.export.model import _read_step, describe
-from tests.conftest import TOOLS, coco_options
-from tests.test_export.tiny_models import NAMES, tiny_config, tiny_model
+from tests.conftest import TOOLS
+from tests.test_export.tiny_models import config_of, tiny_model
 
 TOOL = TOOLS['predict_onnx.py']
 # Makes the import of any package of the training stack fail.
@@ -91,7 +94,8 @@ def test_steps_equal_those_of_mmcv_and_mmpretrain(tool, step):
     init_default_scope('mmpretrain')
     __import__('mmpretrain.datasets')
     transform = TRANSFORMS.build(dict(step))
-    described = json.loads(json.dumps(dict(type=step['type'], **_read_step(step['type'], step))))
+    entry = Entry('pipeline.1', step, type(transform))
+    described = json.loads(json.dumps(_read_step(entry)))
     rng = np.random.RandomState(0)
     for height, width in ((101, 150), (177, 99), (64, 64)):
         image = rng.randint(0, 256, (height, width, 3), np.uint8)
@@ -134,58 +138,143 @@ def test_masks_are_encoded_as_by_pycocotools(tool, share):
 
 @pytest.fixture(scope='module')
 def exported(tmp_path_factory):
-    """Return config, checkpoint and ONNX file of a kind of model, for inputs of 128x128."""
+    """Return config, checkpoint and ONNX file of a kind of model, of a fixed size."""
     folder = tmp_path_factory.mktemp('exported')
-    classes = {'detector': CLASSES, 'mask-rcnn': CLASSES, 'segmentor': SEG_METAINFO['classes']}
 
     def export(kind):
         config, checkpoint, out = (folder / f'{kind}{end}' for end in ('.py', '.pth', '.onnx'))
         if not out.exists():
-            cfg = tiny_config(NAMES[kind])
+            cfg = config_of('classifier' if kind == 'multi-label' else kind)
+            if kind == 'multi-label':
+                cfg.model.head = dict(
+                    type='MultiLabelLinearClsHead', num_classes=4, in_channels=32, thr=0.5
+                )
             cfg.dump(config)
-            model = tiny_model(cfg, NAMES[kind].partition('_')[0])
-            torch.save(dict(meta={}, state_dict=model.state_dict()), checkpoint)
+            model = tiny_model(cfg)
+            names = SEG_METAINFO['classes'] if kind == 'segmentor' else CLASSES
+            meta = dict(dataset_meta=dict(classes=names))
+            torch.save(dict(meta=meta, state_dict=model.state_dict()), checkpoint)
             graph = make_graph(model)
-            about = describe(cfg, graph, classes[kind], (128, 128))
-            export_onnx(graph, out, (128, 128), metadata=about)
+            shape = (128, 128) if cfg.default_scope != 'mmpretrain' else (64, 64)
+            export_onnx(graph, out, shape, metadata=describe(cfg, graph, names, shape))
         return config, checkpoint, out
 
     return export
 
 
-@pytest.mark.parametrize('kind', ['detector', pytest.param('mask-rcnn', marks=pytest.mark.slow)])
-def test_instances_are_those_of_the_test_tool(exported, shapes, run_tool, tmp_path, kind):
+def test_without_torch_and_the_hosts(exported, shapes, tmp_path):
+    out = tmp_path / 'results.json'
+    folder = shapes / 'coco/val2017'
+    assert '4 images' in predict_without_torch(exported('detector')[2], folder, '--out', out)
+    assert len(json.loads(out.read_text())) == 4
+
+
+@pytest.mark.parametrize(
+    'kind',
+    ['detector', 'segmentor', 'classifier', 'multi-label']
+    + [pytest.param(kind, marks=pytest.mark.slow) for kind in ('mask-rcnn', 'faster-rcnn')],
+)
+def test_results_are_those_of_predict(exported, predict, shapes, tmp_path, kind):
+    """Under the same names, for the same images."""
     config, checkpoint, model = exported(kind)
-    annotations = shapes / 'coco/annotations/instances_val2017.json'
-    out, expected = tmp_path / 'results.json', tmp_path / 'expected.pkl'
-    printed = predict_without_torch(
-        model, shapes / 'coco/val2017', '--out', out, '--annotations', annotations
-    )
-    assert '4 images' in printed
-    run_tool(
-        'test.py', config, checkpoint, '--work-dir', tmp_path, '--out', expected,
-        '--cfg-options', *coco_options(shapes / 'coco'),
-    )  # fmt: skip
+    host = Predictor(Config.fromfile(config), str(checkpoint), pictures=False)
+    out = tmp_path / 'results.json'
+    predict(model, shapes / 'coco/val2017', '--out', out)
+    found = json.loads(out.read_text())
+    assert len(found) == 4
+    for result in found:
+        prediction = host(result['image'])
+        expected = prediction.result
+        if 'class_map' in result:
+            class_map = cv2.imread(result.pop('class_map'), cv2.IMREAD_UNCHANGED)
+            assert (class_map != prediction.labels).mean() < 1e-3
+            assert sum(result['shares'].values()) == pytest.approx(1)
+        assert result.keys() == expected.keys()
+        for name, value in expected.items():
+            if name == 'shares':
+                assert result[name] == pytest.approx(value, abs=1e-3)
+            elif name == 'masks':
+                ious = coco_mask.iou(result[name], value, [0] * len(value))
+                assert np.median(ious.max(1)) > 0.99
+            elif name in ('bboxes', 'scores', 'pred_scores', 'pred_score'):
+                np.testing.assert_allclose(result[name], value, atol=0.05)
+        if kind == 'detector':
+            assert len(result['names']) > 5
+        assert set(result.get('names', ())) == set(expected.get('names', ()))
+
+
+def scattered(shapes, folder):
+    """Copies of an image, two of one name in different folders, and their COCO file."""
+    scene = next((shapes / 'coco/val2017').glob('*')).read_bytes()
+    names = ['a.png', 'below/a.png', 'below/deeper/b.PNG', 'link/c.png']
+    (folder / 'images').mkdir()
+    (folder / 'elsewhere').mkdir()
+    (folder / 'images/link').symlink_to(folder / 'elsewhere')
+    (folder / 'elsewhere/back').symlink_to(folder / 'images')
+    for name in names:
+        path = folder / 'images' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(scene)
+    images = [dict(file_name=name, id=10 + i) for i, name in enumerate(names)]
+    categories = [dict(name=name, id=7 + i) for i, name in enumerate(CLASSES)]
+    annotations = folder / 'annotations.json'
+    annotations.write_text(json.dumps(dict(images=images, categories=categories)))
+    return folder / 'images', names, annotations
+
+
+def test_ids_are_those_of_the_paths(exported, predict, shapes, tmp_path):
+    images, names, annotations = scattered(shapes, tmp_path)
+    model, out = exported('detector')[2], tmp_path / 'results.json'
+    predict(model, images, '--out', out)
+    results = json.loads(out.read_text())
+    assert [result['image'] for result in results] == [str(images / name) for name in names]
+    predict(model, images, '--out', out, '--annotations', annotations)
     records = json.loads(out.read_text())
-    ids = {c['name']: c['id'] for c in json.loads(annotations.read_text())['categories']}
-    for image in pickle.loads(expected.read_bytes()):
-        instances = image['pred_instances']
-        found = [record for record in records if record['image_id'] == image['img_id']]
-        assert len(found) == len(instances['scores']) > 5
-        scores = [record['score'] for record in found]
-        np.testing.assert_allclose(scores, instances['scores'], atol=1e-4)
-        for record in found:
-            x, y, w, h = record['bbox']
-            assert record['category_id'] == ids[record['category']]
-            apart = np.abs(np.float32([x, y, x + w, y + h]) - instances['bboxes'].numpy()).max(1)
-            same = apart < 0.05
-            assert any(
-                record['category'] == tuple(ids)[label] for label in instances['labels'][same]
-            )
-            if kind == 'mask-rcnn':
-                masks = [instances['masks'][i] for i in np.flatnonzero(same)]
-                ious = coco_mask.iou([record['segmentation']], masks, [0] * len(masks))
-                assert ious.max() > 0.99
+    assert {record['image_id'] for record in records} == {10, 11, 12, 13}
+    assert all(record['category_id'] == 7 + CLASSES.index(record['category']) for record in records)
+    x1, y1, x2, y2 = results[0]['bboxes'][0]
+    assert records[0]['bbox'] == pytest.approx([x1, y1, x2 - x1, y2 - y1])
+    for name in ('below/a.png', 'extra.png'):
+        content = json.loads(annotations.read_text())
+        content['images'] = [each for each in content['images'] if each['file_name'] != name]
+        (tmp_path / 'fewer.json').write_text(json.dumps(content))
+        (images / 'extra.png').write_bytes((images / 'a.png').read_bytes())
+        printed = predict(
+            model, images, '--out', out, '--annotations', tmp_path / 'fewer.json', fails=True
+        )
+        assert f'of the {len(names) + 1} images' in printed
+        assert repr('below/a.png' if name == 'below/a.png' else 'extra.png') in printed
+
+
+def test_label_maps_of_equal_names(exported, predict, shapes, tmp_path):
+    images, names, _ = scattered(shapes, tmp_path)
+    predict(exported('segmentor')[2], images, '--out', tmp_path / 'r.json')
+    records = json.loads((tmp_path / 'r.json').read_text())
+    maps = [record['class_map'] for record in records]
+    assert maps == [str(tmp_path / f'r_maps/{name}.png') for name in names]
+
+
+@pytest.mark.parametrize('change', ['cut', 'empty', 'ir_version', 'opset', 'operator', 'text'])
+def test_files_that_onnxruntime_cannot_load(exported, predict, tmp_path, change):
+    import onnx
+
+    file = tmp_path / 'model.onnx'
+    content = exported('detector')[2].read_bytes()
+    model = onnx.load_from_string(content)
+    if change == 'ir_version':
+        model.ir_version = 99
+    elif change == 'opset':
+        model.opset_import[0].version = 99
+    else:
+        model.graph.node[0].op_type = 'OfTomorrow'
+    whole = model.SerializeToString()
+    short = dict(cut=content[: len(content) // 2], empty=b'', text=b'a text' * 99)
+    file.write_bytes(short.get(change, whole))
+    image = tmp_path / 'x.png'
+    cv2.imwrite(str(image), np.zeros((8, 8, 3), np.uint8))
+    printed = predict(file, image, '--out', tmp_path / 'r.json', fails=True)
+    assert re.fullmatch(rf'error: onnxruntime [\d.]+ cannot load {file}: .*', printed)
+    assert 'newer onnxruntime' in printed
 
 
 def test_a_fixed_size_takes_any_image(exported, predict, tmp_path):
@@ -197,42 +286,18 @@ def test_a_fixed_size_takes_any_image(exported, predict, tmp_path):
         large = np.repeat(np.repeat(image, factor, 0), factor, 1)
         cv2.imwrite(str(tmp_path / f'{name}.png'), large)
     predict(model, tmp_path, '--out', tmp_path / 'results.json')
-    records = json.loads((tmp_path / 'results.json').read_text())
-    small, large = (
-        [record for record in records if record['image_id'] == f'{name}.png']
-        for name in ('small', 'large')
-    )
-    assert len(small) == len(large) > 5
-    for a, b in zip(small, large):
-        np.testing.assert_allclose(np.float32(a['bbox']) * 2, b['bbox'], atol=0.5)
-        # The lowest quarter of the input is padding.
-        assert a['bbox'][1] + a['bbox'][3] <= 96
-
-
-@pytest.mark.slow
-def test_class_maps_are_those_of_mmseg(exported, predict, shapes, tmp_path):
-    config, checkpoint, model = exported('segmentor')
-    out = tmp_path / 'results.json'
-    folder = shapes / 'ade20k/images/validation'
-    predict(model, folder, '--out', out)
-    records = json.loads(out.read_text())
-    assert [record['image'] for record in records] == sorted(p.name for p in folder.glob('*'))
-
-    from mmseg.apis import inference_model, init_model
-
-    host = init_model(str(config), str(checkpoint), device='cpu')
-    for record in records:
-        found = cv2.imread(record['class_map'], cv2.IMREAD_UNCHANGED)
-        expected = inference_model(host, str(folder / record['image'])).pred_sem_seg.data[0]
-        assert (found != expected.numpy()).mean() < 1e-3
-        assert sum(record['pixels'].values()) == found.size
+    large, small = json.loads((tmp_path / 'results.json').read_text())
+    assert len(small['bboxes']) == len(large['bboxes']) > 5
+    np.testing.assert_allclose(np.float32(small['bboxes']) * 2, large['bboxes'], atol=0.5)
+    # The lowest quarter of the input is padding.
+    assert np.max(small['bboxes'], axis=0)[3] <= 96
 
 
 def test_a_folder_with_broken_and_odd_files(exported, predict, shapes, tmp_path):
     """Unreadable files are reported, and all images are predicted, however narrow."""
     model = exported('detector')[2]
     folder = tmp_path / 'images'
-    (folder / 'folder.jpg').mkdir(parents=True)
+    folder.mkdir()
     source = next((shapes / 'coco/val2017').glob('*'))
     (folder / 'whole.png').write_bytes(source.read_bytes())
     (folder / 'cut.png').write_bytes(b'\x89PNG')
@@ -244,12 +309,12 @@ def test_a_folder_with_broken_and_odd_files(exported, predict, shapes, tmp_path)
     out = tmp_path / 'results.json'
     printed = predict(model, folder, '--out', out, fails=True)
     assert printed.count('opencv cannot read this file as an image') == 2
-    for name, reason in (('folder.jpg', 'Is a directory'), ('link.jpg', 'No such file')):
-        assert reason in next(line for line in printed.splitlines() if str(folder / name) in line)
+    line = next(line for line in printed.splitlines() if str(folder / 'link.jpg') in line)
+    assert 'No such file' in line
     assert '3 images, results in' in printed
-    assert 'error: 4 of 7 images' in printed
+    assert 'error: 3 of 6 images' in printed
     assert 'Traceback' not in printed
-    assert 'whole.png' in {record['image_id'] for record in json.loads(out.read_text())}
+    assert str(folder / 'whole.png') in {each['image'] for each in json.loads(out.read_text())}
 
 
 @pytest.mark.parametrize(
@@ -288,14 +353,30 @@ def test_results_that_cannot_be_written(tool, exported, predict, tmp_path):
     assert f'error: --out {tmp_path} cannot be written: Is a directory' in printed
     (tmp_path / 'y.png.png').mkdir()
     with pytest.raises(OSError, match='cannot be written'):
-        tool.to_map(dict(class_map=np.zeros((2, 2), np.int32)), ['a'], 'y.png', tmp_path)
+        tool.write_map(np.zeros((2, 2), np.int32), tmp_path / 'y.png.png')
 
 
-def test_classes_are_ranked(tool):
-    names = ['a', 'b', 'c']
-    results = dict(probabilities=np.float32([[0.2, 0.7, 0.1]]))
-    (record,) = tool.to_ranking(results, names, 'x.png')
-    assert [c['name'] for c in record['classes']] == ['b', 'a', 'c']
+@pytest.mark.parametrize(
+    ('given', 'labels'),
+    [(dict(thr=0.15), [0, 1]), (dict(topk=1), [1]), (dict(thr=0.9), []), (None, None)],
+)
+def test_classes_of_an_image(tool, given, labels):
+    model = tool.Model.__new__(tool.Model)
+    model.names, model.multi_label = ['a', 'b', 'c'], given
+    result = tool.to_result(dict(probabilities=np.float32([[0.2, 0.7, 0.1]])), model)
+    if given is None:
+        assert (result['pred_label'], result['pred_class']) == (1, 'b')
+    else:
+        assert result['labels'] == labels
+        assert result['names'] == ['abc'[label] for label in labels]
+
+
+@pytest.mark.parametrize(('label', 'kind'), [(255, np.uint8), (256, np.uint16), (300, np.uint16)])
+def test_label_maps_of_many_classes(tool, tmp_path, label, kind):
+    path = tool.write_map(np.full((2, 2), label, np.int32), tmp_path / 'below' / 'x.png')
+    found = cv2.imread(path, cv2.IMREAD_UNCHANGED)
+    assert found.dtype == kind
+    assert (found == label).all()
 
 
 def test_another_onnx_file_is_refused(predict, tmp_path):
@@ -320,5 +401,5 @@ def test_images_are_what_opencv_reads(tool, tmp_path, capsys):
     (tmp_path / 'damaged.jpg').touch()  # Reported when its turn comes.
     (tmp_path / 'notes.txt').write_text('no image')
     found = tool.find_images(tmp_path)
-    assert [path.name for path in found] == ['a.PNG', 'b.jp2', 'damaged.jpg']
+    assert [*found.values()] == ['a.PNG', 'b.jp2', 'damaged.jpg']
     assert f'1 files in {tmp_path} are left out' in capsys.readouterr().err

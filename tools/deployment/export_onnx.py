@@ -8,6 +8,7 @@ import argparse
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import onnxruntime
@@ -17,17 +18,18 @@ from PIL import Image
 import mmcloformer  # before mmdet, mmseg and mmpretrain: it may install the mmcv operators
 from mmcloformer.analysis.complexity import DEFAULT_SHAPES
 from mmcloformer.apis.cli import add_cfg_options, exit_on_user_error
-from mmcloformer.apis.config import image_channels, image_color, read_config
-from mmcloformer.config import ConfigView
+from mmcloformer.apis.config import image_channels, read_config
+from mmcloformer.apis.predict import ImageReader
+from mmcloformer.apis.trained import inference_steps, load_trained
 from mmcloformer.datasets.store import write_shapes
 from mmcloformer.errors import UserError
 from mmcloformer.export import ExportError, export_onnx, make_graph
 from mmcloformer.export.comparison import HALF, Tolerance, compare
-from mmcloformer.export.model import describe, load_model
+from mmcloformer.export.model import color_type, describe
+from mmcloformer.export.onnx_file import DEFAULT_OPSET, OPSETS
 
 DEMO_SCENES = Path('data/shapes/coco/val2017')
 NUM_IMAGES = 8
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff')
 MODES = {1: 'L', 4: 'RGBA'}
 
 
@@ -50,6 +52,14 @@ def main() -> None:
     )
     parser.add_argument('--fp16', action='store_true', help='use float16 weights and activations')
     parser.add_argument(
+        '--opset',
+        type=int,
+        choices=OPSETS,
+        default=DEFAULT_OPSET,
+        help='version of the operators; onnxruntime must be at least '
+        + ', '.join(f'{lowest} for {opset}' for opset, (_, lowest) in OPSETS.items()),
+    )
+    parser.add_argument(
         '--verify',
         type=Path,
         metavar='DIR',
@@ -65,19 +75,25 @@ def main() -> None:
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     if Path(args.out).is_dir():
         raise UserError(f'{args.out} is a directory; give the name of the file to write')
-    with images_to_compare(args.verify, cfg) as images:
-        run(args, cfg, images)
+    reader = ImageReader(cfg)
+    with images_to_compare(args.verify, cfg, reader) as images:
+        shape = tuple(args.shape or DEFAULT_SHAPES[reader.host])
+        export(args, cfg, shape, images)
 
 
-def run(args: argparse.Namespace, cfg: Config, images: list[Path]) -> None:
-    model, classes = load_model(cfg, args.checkpoint)
-    shape = tuple(args.shape or DEFAULT_SHAPES[ConfigView(cfg).host or ''])
+def export(
+    args: argparse.Namespace, cfg: Config, shape: tuple[int, int], images: list[Path]
+) -> None:
+    model, meta = load_trained(cfg, args.checkpoint)
     graph = make_graph(model, half=args.fp16)
-    metadata = describe(cfg, graph, classes, None if args.dynamic else shape)
+    metadata = describe(
+        cfg, graph, tuple(meta.get('classes') or ()), None if args.dynamic else shape
+    )
     metadata |= dict(config=Path(args.config).name, mmcloformer=mmcloformer.__version__)
-    export_onnx(graph, args.out, shape, args.dynamic, metadata)
+    export_onnx(graph, args.out, shape, args.dynamic, metadata, args.opset)
     size = Path(args.out).stat().st_size / 1e6
-    print(f'{args.out}: {graph.task}, {size:.1f} MB')
+    lowest = OPSETS[args.opset][1]
+    print(f'{args.out}: {graph.task}, {size:.1f} MB, for onnxruntime {lowest} or newer')
 
     session = onnxruntime.InferenceSession(args.out, providers=['CPUExecutionProvider'])
     tolerance = HALF if args.fp16 else Tolerance()
@@ -97,13 +113,16 @@ def run(args: argparse.Namespace, cfg: Config, images: list[Path]) -> None:
 
 
 @contextmanager
-def images_to_compare(folder: Path | None, cfg: Config) -> Iterator[list[Path]]:
+def images_to_compare(
+    folder: Path | None, cfg: Config, reader: ImageReader
+) -> Iterator[list[Path]]:
     """Yield the first images of `folder`, or of the demo data set; generate scenes without both.
 
     Those of the demo get the number of channels that the config expects in the files.
     """
     channels = image_channels(cfg)
-    is_converted = folder is None and channels != 3 and image_color(cfg) in (None, 'unchanged')
+    color = color_type(inference_steps(cfg)[0])
+    is_converted = folder is None and channels != 3 and color in (None, 'unchanged')
     if is_converted and channels not in MODES:
         raise UserError(
             f'the backbone takes images of {channels} channels, which the demo data set has not; '
@@ -114,14 +133,17 @@ def images_to_compare(folder: Path | None, cfg: Config) -> Iterator[list[Path]]:
             write_shapes(temporary, ('coco',), num_train=1, num_val=NUM_IMAGES)
             folder = Path(temporary, 'coco/val2017')
         folder = folder or DEMO_SCENES
-        images = sorted(p for p in folder.glob('*') if p.suffix.lower() in SUFFIXES and p.is_file())
-        if not images:
+        files = sorted(path for path in folder.glob('*') if path.is_file())
+        images = [*islice((path for path in files if reader.reads(str(path))), NUM_IMAGES)]
+        if not images and not is_converted:
             raise UserError(
-                f'--verify {folder} contains no images; give a directory of images that '
-                f'end in {", ".join(SUFFIXES)}'
+                f'--verify {folder} contains no images that test_dataloader.dataset.pipeline loads'
             )
-        images = images[:NUM_IMAGES]
-        yield convert(images, MODES[channels], Path(temporary)) if is_converted else images
+        yield (
+            convert(files[:NUM_IMAGES], MODES[channels], Path(temporary))
+            if is_converted
+            else images
+        )
 
 
 def convert(images: list[Path], mode: str, folder: Path) -> list[Path]:

@@ -2,13 +2,17 @@
 """Run a model exported by export_onnx.py on images, without torch and the OpenMMLab packages.
 
 This single file needs numpy, opencv and onnxruntime, and Pillow if the test pipeline uses it (as
-for ImageNet). It writes one JSON file: for detectors, results in COCO's format; for classifiers,
-the five best classes of each image; for segmentors, the path of each image's PNG of class indices.
+for ImageNet). It writes one JSON file with a result for each image, under the names that predict.py
+uses: boxes are x1, y1, x2, y2 in pixels, masks are COCO's RLE. With --annotations, the results of a
+detector have COCO's format and ids. The label maps of a segmentor are PNG files.
 """
 
 import argparse
 import json
+import mimetypes
+import os
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +26,6 @@ Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Fields = dict[str, Any]
 
-SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
 METADATA_KEYS = ('task', 'classes', 'channels', 'mean', 'std', 'steps')
 READ_FLAGS = {
     'color': cv2.IMREAD_COLOR,
@@ -46,15 +49,22 @@ class Model:
     def __init__(self, path: Path, threads: int = 0) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        self.session = onnxruntime.InferenceSession(
-            str(path), options, providers=onnxruntime.get_available_providers()
-        )
+        try:
+            self.session = onnxruntime.InferenceSession(
+                str(path), options, providers=onnxruntime.get_available_providers()
+            )
+        except Exception as error:  # The errors of onnxruntime share no other base class.
+            sys.exit(
+                f'error: onnxruntime {onnxruntime.__version__} cannot load {path}: the file is cut '
+                f'short, or it needs a newer onnxruntime ({last_line(error)})'
+            )
         properties = self.session.get_modelmeta().custom_metadata_map
         if 'task' not in properties:
             sys.exit(f'error: {path} was not written by export_onnx.py: its metadata has no task')
         self.metadata = {key: json.loads(properties[key]) for key in METADATA_KEYS}
         self.names = self.metadata['classes']
         # Missing in files that earlier versions exported.
+        self.multi_label = json.loads(properties.get('multi_label', 'null'))
         color = json.loads(properties.get('color_type', '"color"'))
         if color not in READ_FLAGS:
             sys.exit(
@@ -62,6 +72,9 @@ class Model:
                 f'than LoadImageFromFile, which this script cannot do'
             )
         self.read_flag = READ_FLAGS[color]
+
+    def name(self, label: int) -> str:
+        return self.names[label] if self.names else f'class {label}'
 
     def __call__(self, image: Pixels) -> Fields:
         """Return the results by name; boxes and maps are in pixels of `image`."""
@@ -89,6 +102,10 @@ class Model:
             padding = [(0, target - size) for target, size in zip(fixed, tensor.shape[1:])]
             tensor = np.pad(tensor, [(0, 0), *padding])
         return np.ascontiguousarray(tensor[None])
+
+
+def last_line(error: Exception) -> str:
+    return str(error).strip().rpartition('\n')[2]
 
 
 def restore_map(results: Fields, image: Pixels, resized: Pixels) -> Fields:
@@ -192,61 +209,97 @@ def encode(mask: Mask) -> Fields:
     return dict(size=list(mask.shape), counts=text)
 
 
-def to_coco(
-    results: Fields, names: list[str], image_id: int | str, category_ids: list[int]
-) -> list[Fields]:
-    """Return the results of one image in COCO's format."""
+def to_result(results: Fields, model: Model) -> Fields:
+    """Return the result of one image as predict.py writes it, except for the label map."""
+    if 'class_map' in results:
+        labels, counts = np.unique(results['class_map'], return_counts=True)
+        shares = counts / counts.sum()
+        return dict(shares=dict(zip(map(model.name, labels.tolist()), shares.tolist())))
+    if 'probabilities' in results:
+        scores = results['probabilities'][0]
+        best = scores.argsort()[::-1]
+        if model.multi_label is None:
+            (label,) = best[:1].tolist()
+            return dict(
+                pred_scores=scores.tolist(),
+                pred_label=label,
+                pred_score=float(scores[label]),
+                pred_class=model.name(label),
+            )
+        thr = model.multi_label.get('thr')
+        labels = best[: model.multi_label['topk']] if thr is None else np.flatnonzero(scores >= thr)
+        return dict(
+            pred_scores=scores.tolist(),
+            labels=labels.tolist(),
+            scores=scores[labels].tolist(),
+            names=[*map(model.name, labels.tolist())],
+        )
+    found = dict(
+        labels=results['labels'].tolist(),
+        scores=results['scores'].tolist(),
+        bboxes=results['boxes'].tolist(),
+        names=[*map(model.name, results['labels'].tolist())],
+    )
+    if 'masks' in results:
+        found['masks'] = [encode(mask) for mask in results['masks']]
+    return found
+
+
+def to_coco(result: Fields, image_id: int, category_ids: list[int]) -> list[Fields]:
+    """Return the result of a detector in COCO's format."""
     records = []
-    instances = zip(*(results[name].tolist() for name in ('boxes', 'scores', 'labels')))
-    for i, ((x1, y1, x2, y2), score, label) in enumerate(instances):
+    for i, (x1, y1, x2, y2) in enumerate(result['bboxes']):
+        label = result['labels'][i]
         record = dict(
             image_id=image_id,
             category_id=category_ids[label],
-            category=names[label],
+            category=result['names'][i],
             bbox=[x1, y1, x2 - x1, y2 - y1],
-            score=score,
+            score=result['scores'][i],
         )
-        if 'masks' in results:
-            record['segmentation'] = encode(results['masks'][i])
+        if 'masks' in result:
+            record['segmentation'] = result['masks'][i]
         records.append(record)
     return records
 
 
-def to_ranking(results: Fields, names: list[str], file: str) -> list[Fields]:
-    """Return the five best classes of one image."""
-    probabilities = results['probabilities'][0]
-    best = probabilities.argsort()[::-1][:5].tolist()
-    classes = [dict(label=i, name=names[i], probability=float(probabilities[i])) for i in best]
-    return [dict(image=file, classes=classes)]
-
-
-def to_map(results: Fields, names: list[str], file: str, folder: Path) -> list[Fields]:
-    """Write the class map of one image and count the pixels of each class."""
-    class_map = results['class_map']
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f'{file}.png'
-    written = class_map.astype(np.uint8 if len(names) <= 256 else np.uint16)
-    if not cv2.imwrite(str(path), written):
+def write_map(class_map: NDArray[np.int32], path: Path) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = np.uint8 if class_map.max() < 256 else np.uint16
+    if not cv2.imwrite(str(path), class_map.astype(kind)):
         raise OSError(f'the class map {path} cannot be written')
-    labels, counts = np.unique(class_map, return_counts=True)
-    pixels = {names[label]: count for label, count in zip(labels.tolist(), counts.tolist())}
-    return [dict(image=file, class_map=str(path), pixels=pixels)]
+    return str(path)
 
 
-def find_images(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    files = sorted(
-        p
-        for p in path.glob('*')
-        if not p.name.startswith('.') and (p.suffix.lower() in SUFFIXES or p.is_file())
-    )
-    images = [p for p in files if p.suffix.lower() in SUFFIXES or cv2.haveImageReader(str(p))]
-    if not images:
+def find_files(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Yield the files of a folder that are not hidden, in links to folders too."""
+    real = os.path.realpath(folder)
+    for path in sorted(folder.iterdir()) if real not in above else ():
+        if path.name.startswith('.'):
+            continue
+        if path.is_dir():
+            yield from find_files(path, (*above, real))
+        else:
+            yield path
+
+
+def is_left_out(path: Path) -> bool:
+    """Return whether a file is no image, neither by its content nor by its name."""
+    kind = mimetypes.guess_type(path.name)[0] or ''
+    return path.is_file() and not kind.startswith('image/') and not cv2.haveImageReader(str(path))
+
+
+def find_images(path: Path) -> dict[Path, str]:
+    """Return the images of a folder, or one image, with their paths relative to the folder."""
+    if not path.is_dir():
+        return {path: path.name}
+    files = [*find_files(path)]
+    others = {each for each in files if is_left_out(each)}
+    if len(others) == len(files):
         sys.exit(f'error: {path} contains no images that opencv can read')
-    if others := len(files) - len(images):
-        print(f'{others} files in {path} are left out, opencv cannot read them', file=sys.stderr)
-    return images
+    if others:
+        print(f'{len(others)} files in {path} are left out, as they are no images', file=sys.stderr)
+    return {each: each.relative_to(path).as_posix() for each in files if each not in others}
 
 
 def read_image(path: Path, flag: int = cv2.IMREAD_COLOR) -> Pixels:
@@ -257,23 +310,26 @@ def read_image(path: Path, flag: int = cv2.IMREAD_COLOR) -> Pixels:
     return image
 
 
-def read_ids(path: Path | None, names: list[str]) -> tuple[dict[str, int], list[int]]:
-    """Return the ids of images by file name, and of the classes `names`, in a COCO file."""
-    if path is None:
-        return {}, list(range(len(names)))
+def read_ids(
+    path: Path, classes: list[str], names: Iterable[str]
+) -> tuple[dict[str, int], list[int]]:
+    """Return the ids of images by `names`, and of `classes`, in a COCO file."""
     try:
         known = json.loads(path.read_text())
         image_ids = {image['file_name']: image['id'] for image in known['images']}
-        by_name = {category['name']: category['id'] for category in known['categories']}
+        by_class = {category['name']: category['id'] for category in known['categories']}
     except (OSError, ValueError, KeyError, TypeError) as error:
         sys.exit(f'error: --annotations {path} cannot be read as a COCO file ({error!r})')
-    missing = [name for name in names if name not in by_name]
-    if missing:
-        sys.exit(
-            f'error: --annotations {path} lacks {len(missing)} of the {len(names)} classes of the '
-            f'model, for example {missing[0]!r}; give a file with the classes of the model'
-        )
-    return image_ids, [by_name[name] for name in names]
+    for kind, wanted, given in (
+        ('classes of the model', classes, by_class),
+        ('images, by their paths relative to the folder', [*names], image_ids),
+    ):
+        if missing := [name for name in wanted if name not in given]:
+            sys.exit(
+                f'error: --annotations {path} lacks {len(missing)} of the {len(wanted)} {kind}, '
+                f'for example {missing[0]!r}; it has {", ".join(map(repr, [*given][:3]))}'
+            )
+    return image_ids, [by_class[name] for name in classes]
 
 
 def require_writable(out: Path) -> None:
@@ -289,35 +345,41 @@ def main() -> None:
     parser.add_argument('model', type=Path, metavar='MODEL.onnx')
     parser.add_argument('images', type=Path, metavar='IMAGE|DIR')
     parser.add_argument('--out', type=Path, required=True, help='JSON file to write')
-    parser.add_argument('--annotations', type=Path, help='COCO file with image and category ids')
+    parser.add_argument(
+        '--annotations',
+        type=Path,
+        help='COCO file with image and category ids: write the results of a detector in its format',
+    )
     parser.add_argument('--threads', type=int, default=0, help='default: one per core')
     args = parser.parse_args()
 
     if not args.model.is_file():
         sys.exit(f'error: {args.model} does not exist')
-    paths = find_images(args.images)
+    images = find_images(args.images)
     model = Model(args.model, args.threads)
-    image_ids, category_ids = read_ids(args.annotations, model.names)
+    is_detector = model.metadata['task'] in ('detection', 'instance segmentation')
+    if args.annotations and is_detector:
+        image_ids, category_ids = read_ids(args.annotations, model.names, images.values())
     require_writable(args.out)
     records, failed = [], 0
-    for path in paths:
+    for path, name in images.items():
         try:
             results = model(read_image(path, model.read_flag))
-            if 'probabilities' in results:
-                records += to_ranking(results, model.names, path.name)
-            elif 'class_map' in results:
-                maps = args.out.with_name(f'{args.out.stem}_maps')
-                records += to_map(results, model.names, path.name, maps)
+            result = dict(image=str(path), **to_result(results, model))
+            if 'class_map' in results:
+                file = args.out.with_name(f'{args.out.stem}_maps') / f'{name}.png'
+                result['class_map'] = write_map(results['class_map'], file)
+            if args.annotations and is_detector:
+                records += to_coco(result, image_ids[name], category_ids)
             else:
-                image_id = image_ids.get(path.name, path.name)
-                records += to_coco(results, model.names, image_id, category_ids)
+                records.append(result)
         except Exception as error:  # The errors of onnxruntime share no other base class.
             failed += 1
-            print(f'{path}: {str(error).strip()} ({type(error).__name__})', file=sys.stderr)
+            print(f'{path}: {last_line(error)} ({type(error).__name__})', file=sys.stderr)
     args.out.write_text(json.dumps(records))
-    print(f'{len(paths) - failed} images, results in {args.out}')
+    print(f'{len(images) - failed} images, results in {args.out}')
     if failed:
-        sys.exit(f'error: {failed} of {len(paths)} images have no result; see the messages above')
+        sys.exit(f'error: {failed} of {len(images)} images have no result; see the messages above')
 
 
 if __name__ == '__main__':
