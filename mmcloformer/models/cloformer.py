@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..errors import ConfigError
 from .archs import NUM_STAGES, check_rate, resolve_arch
 from .deploy import DeployError, DeployMixin
-from .inference import StripConvFFN
+from .inference import CpuConvFFN
 from .layers import Block, CloAttention, DownsampleBlock, Stem
 from .norm import GroupNorm1
 from .state_dict import check_before_load, load_pretrained
@@ -107,12 +107,12 @@ class CloFormer(DeployMixin, BaseModule):
                 )
                 if index == depth - 1 and stage < NUM_STAGES - 1:
                     out_dims = settings.embed_dims[stage + 1]
-                    ffn = StripConvFFN(dims, out_dims, stride=2)
+                    ffn = CpuConvFFN(dims, out_dims, stride=2)
                     blocks.append(
                         DownsampleBlock(attn, ffn, dims, out_dims, next(rates), norm_cfg, with_cp)
                     )
                 else:
-                    ffn = StripConvFFN(dims, dims, stride=1)
+                    ffn = CpuConvFFN(dims, dims, stride=1)
                     blocks.append(Block(attn, ffn, dims, next(rates), with_cp))
             self.stages.append(blocks)
         for i in self.out_indices:

@@ -1,4 +1,4 @@
-"""Inference on large maps on a CPU, where allocating a map takes longer than computing it."""
+"""Inference on a CPU, where allocating a large map takes longer than computing it."""
 
 import torch
 from torch import Tensor, nn
@@ -6,25 +6,29 @@ from torch.nn.modules import module as hooks
 
 from .layers import ConvFFN
 
-# Largest hidden map of a ConvFFN. glibc returns blocks of 32 MiB and more to the system when they
-# are freed, so every new map of that size has to be mapped again, page by page.
+# Largest hidden map of a ConvFFN in inference. glibc returns blocks of 32 MiB and more to the
+# system when they are freed, so every new map of that size has to be mapped again, page by page.
 MAX_HIDDEN_BYTES = 16 * 2**20
 
 
-class StripConvFFN(ConvFFN):
-    """ConvFFN that computes a large map in strips of rows.
+class CpuConvFFN(ConvFFN):
+    """ConvFFN that writes over its hidden map, and computes a large one in strips of rows.
 
-    It does so for one image on a CPU if no gradient, compiled graph or trace is asked for, and if
-    all parts are convolutions that no forward hook observes.
+    It does so on a CPU if no gradient, compiled graph or trace is asked for, and if all parts are
+    convolutions that no forward hook observes.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self._may_split(x):
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if x.device.type != 'cpu' or torch.is_grad_enabled() or traced or not self._is_plain():
             return super().forward(x)
+        return self._infer(x)
+
+    def _infer(self, x: Tensor) -> Tensor:
         row_bytes = x.element_size() * self.fc1.out_channels * x.shape[3]
         rows = MAX_HIDDEN_BYTES // row_bytes
         if len(x) > 1 or rows >= x.shape[2]:
-            return super().forward(x)
+            return self.fc2(self._hidden(x))
 
         stride, reach = self.dwconv.stride[0], self.dwconv.kernel_size[0] // 2
         out_rows = max(1, rows // stride)
@@ -35,15 +39,15 @@ class StripConvFFN(ConvFFN):
             # The strip holds every input row that the kernels of these output rows reach.
             first = max(0, start - reach // stride)
             strip = x[:, :, first * stride : (stop - 1) * stride + reach + 1]
-            outs.append(super().forward(strip)[:, :, start - first : stop - first])
+            outs.append(self.fc2(self._hidden(strip)[:, :, start - first : stop - first]))
         return torch.cat(outs, dim=2)
 
-    def _may_split(self, x: Tensor) -> bool:
-        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if x.device.type != 'cpu' or torch.is_grad_enabled() or traced:
-            return False
-        hooked = hooks._global_forward_hooks or hooks._global_forward_pre_hooks
-        return not hooked and all(map(_is_plain_convolution, self.children()))
+    def _hidden(self, x: Tensor) -> Tensor:
+        return self.dwconv(torch.ops.aten.gelu_(self.fc1(x)))
+
+    def _is_plain(self) -> bool:
+        observed = hooks._global_forward_hooks or hooks._global_forward_pre_hooks
+        return not observed and all(map(_is_plain_convolution, self.children()))
 
 
 def _is_plain_convolution(part: nn.Module) -> bool:
