@@ -1,4 +1,3 @@
-import multiprocessing
 import os
 import resource
 import signal
@@ -14,6 +13,7 @@ from mmcloformer.checkpoint.saving import write_whole
 from mmcloformer.compat.whole_files import WholeFilesBackend
 from mmcloformer.engine.resuming import resume_from_last_whole
 from mmcloformer.errors import CheckpointError
+from tests.processes import run_alone
 from tests.toy import Toy, toy_runner, validated_runner
 
 ATOMIC = dict(type='AtomicCheckpointHook')
@@ -173,30 +173,23 @@ def test_what_a_killed_process_left_is_removed(tmp_path, monkeypatch, name):
     assert not list(tmp_path.glob('*.part'))
 
 
-def in_a_process(function):
-    """Run a function in a fork of this process; returns its exit code, or minus the signal."""
-    process = multiprocessing.get_context('fork').Process(target=function)
-    process.start()
-    process.join(60)
-    return process.exitcode
-
-
 def kill(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize('number', [1, 2, 4, 5])
-@pytest.mark.parametrize('moment', ['writing', 'fsync', 'replace', 'unlink', 'last_checkpoint'])
-def test_a_run_killed_while_it_saves_ends_as_one_left_alone(tmp_path, moment, number):
-    """kill -9 at one moment of one save: of an epoch, of the best one, of an epoch again."""
-    scores = [dict(acc=value) for value in (0.1, 0.5, 0.3, 0.7)]
-    settings = dict(epochs=4, checkpoint=dict(ATOMIC, save_best='acc', max_keep_ckpts=1))
-    hooks = [dict(type='MissedValidationHook'), dict(type='ReseedHook')]
+def train_and_validate(work_dir, scores, **resume):
+    validated_runner(
+        work_dir,
+        [dict(acc=value) for value in scores],
+        epochs=4,
+        checkpoint=dict(ATOMIC, save_best='acc', max_keep_ckpts=1),
+        custom_hooks=[dict(type='MissedValidationHook'), dict(type='ReseedHook')],
+        **resume,
+    ).train()
 
-    def train(name, scores, **resume):
-        runner = validated_runner(tmp_path / name, scores, custom_hooks=hooks, **settings, **resume)
-        runner.train()
 
+def train_and_die(work_dir, scores, moment, number):
+    """Kill this process at one moment of one save."""
     put, calls = WholeFilesBackend.put, []
 
     def put_and_kill(backend, content, path):
@@ -212,19 +205,26 @@ def test_a_run_killed_while_it_saves_ends_as_one_left_alone(tmp_path, moment, nu
         if len(calls) == number:
             kill()
 
-    def train_and_die():
-        torch.set_num_threads(1)
-        WholeFilesBackend.put = put_and_kill
-        train('killed', scores)
+    WholeFilesBackend.put = put_and_kill
+    train_and_validate(work_dir, scores)
 
-    train('alone', scores)
-    assert in_a_process(train_and_die) == -signal.SIGKILL
+
+@pytest.mark.parametrize('number', [1, 2, 4, 5])
+@pytest.mark.parametrize('moment', ['writing', 'fsync', 'replace', 'unlink', 'last_checkpoint'])
+def test_a_run_killed_while_it_saves_ends_as_one_left_alone(tmp_path, moment, number):
+    """kill -9 at one moment of one save: of an epoch, of the best one, of an epoch again."""
+    scores = (0.1, 0.5, 0.3, 0.7)
+    train_and_validate(tmp_path / 'alone', scores)
+    died = run_alone(train_and_die, tmp_path / 'killed', scores, moment, number)
+    assert died == -signal.SIGKILL
     pointer = tmp_path / 'killed' / 'last_checkpoint'
     cfg = Config(dict(work_dir=str(pointer.parent)))
     resume_from_last_whole(cfg)
     epoch = read_checkpoint(cfg.load_from)['meta'] if cfg.resume else dict(epoch=0)
     first = epoch['epoch'] if epoch.get('is_validated', not cfg.resume) else epoch['epoch'] - 1
-    train('killed', scores[first:], resume=cfg.resume, load_from=cfg.get('load_from'))
+    train_and_validate(
+        tmp_path / 'killed', scores[first:], resume=cfg.resume, load_from=cfg.get('load_from')
+    )
     assert names(tmp_path / 'killed') == names(tmp_path / 'alone')
     assert not list(tmp_path.glob('*/*.part'))
     alone, killed = (

@@ -28,8 +28,8 @@ def test_every_bad_file_is_listed_and_the_good_are_not(tool_error, shapes, tmp_p
     )  # fmt: skip
     output = '\n'.join(capsys.readouterr())
     for file, reason in ((missing, 'missing'), (cut, 'cut short'), (empty, 'empty')):
-        assert f'{file}: is {reason}' in output
-    assert output.count('.png: ') == 3
+        assert f'{file} (train_dataloader.dataset): is {reason}' in output
+    assert output.count('.png (') == 3
     assert 'error: 3 problems, listed above, in 12 samples (train 8, val 4)' in message
     assert 'Traceback' not in output
 
