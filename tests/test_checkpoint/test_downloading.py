@@ -12,6 +12,7 @@ import torch
 from mmengine.runner import CheckpointLoader, checkpoint
 from torch import distributed, multiprocessing
 
+from mmcloformer.apis.cli import exit_process_group
 from mmcloformer.checkpoint import downloading
 from mmcloformer.checkpoint.downloading import download_once
 from mmcloformer.errors import CheckpointError
@@ -143,8 +144,7 @@ def load_in_process(rank, url, folder, homes, local_ranks):
     except CheckpointError as error:
         result = str(error)
     torch.save(result, folder / f'result{rank}.pth')
-    distributed.barrier()
-    os._exit(0)  # Destroying the group can wait for ever for a thread of gloo (torch 2.6).
+    exit_process_group()
 
 
 def load_in_two_processes(url, folder, homes, local_ranks=('0', '1')):

@@ -1,7 +1,5 @@
 """Two processes shard a backbone with each `Block` wrapped, and train as one process does."""
 
-import os
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -10,6 +8,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
 from mmcloformer import CloFormer
+from mmcloformer.apis.cli import exit_process_group
 from mmcloformer.models.layers import Block
 from tests.archs import SEVERAL_BRANCHES
 
@@ -57,8 +56,7 @@ def train_sharded(rank, store, folder, name):
     losses = train(SHARD[name](build()))
     if rank == 0:
         torch.save(losses, folder / 'losses.pth')
-    dist.barrier()
-    os._exit(0)  # gloo threads occasionally abort during interpreter teardown.
+    exit_process_group()
 
 
 @pytest.mark.parametrize('name', SHARD)
