@@ -277,7 +277,12 @@ class _Judge:
         ]
         absent = [each['id'] for each in scored if 'iscrowd' not in each]
         yield from self._named('annotation', absent, 'no iscrowd', 'add it')
-        if any(each['id'] == 0 for each in scored):
+        numbers = [(each['id'], _stored_id(each['id'])) for each in scored]
+        texts = [identity for identity, number in numbers if number is None]
+        yield from self._named(
+            'annotation', texts, 'the evaluation cannot store the id', 'write numbers from 1'
+        )
+        if any(number == 0 for _, number in numbers):
             yield self._problem(
                 'annotation 0: the evaluation counts the object with the id 0 as never found, '
                 'which lowers AP',
@@ -530,3 +535,11 @@ def _sizes(
     }
     rows = [sizes.get(each['image_id'], (np.nan, np.nan)) for each in annotations]
     return np.array(rows, float).reshape(-1, 2)
+
+
+def _stored_id(identity: Any) -> float | None:
+    """Return the id of an object as pycocotools stores it, or None if it cannot."""
+    try:
+        return float(np.array(identity, float))
+    except (TypeError, ValueError):
+        return None

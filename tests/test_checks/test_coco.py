@@ -337,6 +337,22 @@ def test_an_id_0_is_found_for_each_metric_of_pycocotools(cfg, rewrite, kind):
     assert [each.field for each in found(cfg)] == ['val_evaluator']
 
 
+@pytest.mark.parametrize('first', ['0', '1', 'a', None])
+def test_ids_that_are_texts(cfg, rewrite, first):
+    kept = {}
+
+    def change(content):
+        numbered(content, [first, *map(str, range(2, 999))])
+        kept.update(content)
+
+    rewrite(change, 'val')
+    try:
+        is_right = average_precision(kept) > 0.999
+    except ValueError:
+        is_right = False
+    assert [each.field for each in found(cfg)] == ['val_evaluator'] * (not is_right)
+
+
 def test_an_id_0_that_no_evaluator_reads_passes(cfg, rewrite):
     rewrite(lambda content: numbered(content, range(999)))
     rewrite(lambda content: numbered(content, range(999)), 'val')
