@@ -68,8 +68,10 @@ setup(
             'weights/*',
         ]
     },
-    # It runs the configs of a checkout.
-    exclude_package_data={'mmcloformer': ['.mim/tools/misc/demo_all.py']},
+    # They run configs and code of a checkout.
+    exclude_package_data={
+        'mmcloformer': ['.mim/tools/misc/demo_all.py', '.mim/tools/analysis_tools/benchmark.py']
+    },
     python_requires='>=3.10',
     # The two host stacks install the same folders, so neither may be pulled in over the other:
     # choose one as an extra.

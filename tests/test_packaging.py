@@ -8,6 +8,7 @@ import site
 import subprocess
 import sys
 import venv
+from pathlib import Path
 
 import pytest
 import setuptools
@@ -57,6 +58,19 @@ def test_a_wheel_is_enough_to_train(python, shapes, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / 'run/epoch_1.pth').is_file()
+
+
+@pytest.mark.slow
+def test_a_wheel_has_nothing_that_needs_a_checkout(python, tmp_path):
+    find = 'import mmcloformer; print(mmcloformer.__path__[0])'
+    run = dict(cwd=tmp_path, check=True, capture_output=True, text=True)
+    package = Path(subprocess.run([python, '-c', find], **run).stdout.splitlines()[-1])
+    assert not (package.parent / 'benchmarks').exists()
+    tools = {path.name for path in (package / '.mim/tools').rglob('*.py')}
+    assert {path.name for path in (ROOT / 'tools').rglob('*.py')} - tools == {
+        'benchmark.py',
+        'demo_all.py',
+    }
 
 
 def test_a_base_by_the_packages_name_is_the_same_config(tmp_path):

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.literal import LiteralCloFormer
 from mmcloformer import CloFormer
-from mmcloformer.benchmark.literal import LiteralCloFormer
 from mmcloformer.checkpoint.convert import convert_checkpoint
 from mmcloformer.models import inference
 from tests import released

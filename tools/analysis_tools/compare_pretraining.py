@@ -12,9 +12,9 @@ from statistics import mean, stdev
 import torch
 
 from mmcloformer.analysis.curves import main_metric, read_curves
+from mmcloformer.analysis.environment import environment
 from mmcloformer.apis.cli import exit_on_user_error
 from mmcloformer.apis.config import read_config
-from mmcloformer.benchmark.measure import environment
 from mmcloformer.errors import UserError
 
 TRAIN = Path(__file__).parents[1] / 'train.py'

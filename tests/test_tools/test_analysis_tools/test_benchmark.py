@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from mmcloformer.benchmark import frontier
+from benchmarks import frontier
 from mmcloformer.models.deploy import cpu_has_bfloat16
 from tests.conftest import ROOT
 

@@ -2,7 +2,7 @@ import pytest
 import timm
 import torch
 
-from mmcloformer.benchmark.frontier import (
+from benchmarks.frontier import (
     EXPORTED,
     LARGE,
     PEERS,

@@ -1,18 +1,27 @@
 """Runs benchmark jobs and writes their results as a JSON file, a table and a plot."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.progress import track
-from torch import nn
 
-from ..errors import ConfigError
+from mmcloformer.analysis.environment import environment
+from mmcloformer.errors import ConfigError
+
 from . import frontier
-from .measure import count_gflop, environment, peak_memory, summary, time_interleaved
+from .literal import LiteralCloFormer
+from .measure import (
+    MEMORY,
+    count_gflop,
+    matmul_gflops,
+    peak_memory,
+    summary,
+    time_interleaved,
+)
 from .models import (
     LITERAL,
     ONNXRUNTIME,
@@ -49,12 +58,7 @@ class Job(NamedTuple):
 
 
 def run_jobs(
-    jobs: Sequence[Job],
-    arch: str,
-    device: str,
-    rounds: int,
-    literal: Callable[[str], nn.Module],
-    out: str | Path,
+    jobs: Sequence[Job], arch: str, device: str, rounds: int, out: str | Path
 ) -> dict[str, Any]:
     """Measure all jobs; models of the same setting take turns.
 
@@ -63,7 +67,6 @@ def run_jobs(
         arch: Size of CloFormer among the backbones.
         device: `'cpu'` or `'cuda'`.
         rounds: Timed runs of each model in each setting.
-        literal: Builds the baseline of an arch.
         out: JSON file, rewritten after each setting.
 
     Returns:
@@ -74,11 +77,20 @@ def run_jobs(
         ConfigError: If a model is neither a name nor a config file.
     """
     counts = {
-        f'{h}x{w}': round(count_gflop(literal(arch), (h, w)), 2)
+        f'{h}x{w}': round(count_gflop(LiteralCloFormer(arch), (h, w)), 2)
         for h, w in dict.fromkeys(size for job in jobs for size in job.sizes)
     }
     rows: list[Row] = []
-    results = dict(arch=arch, **environment(device), rounds=rounds, gflops=counts, rows=rows)
+    results = dict(
+        arch=arch,
+        **environment(device),
+        precision='float16 autocast' if device == 'cuda' else 'float32',
+        memory=MEMORY[device],
+        matmul_gflops=round(matmul_gflops(device), 1),
+        rounds=rounds,
+        gflops=counts,
+        rows=rows,
+    )
     settings = [
         (job.models, Setting(device, size, batch, training))
         for job in jobs
@@ -87,18 +99,12 @@ def run_jobs(
         for training in job.training
     ]
     for models, setting in track(settings, 'Measuring'):
-        rows += _measure(models, setting, arch, rounds, literal)
+        rows += _measure(models, setting, arch, rounds)
         save(results, out)
     return results
 
 
-def _measure(
-    names: Sequence[str],
-    setting: Setting,
-    arch: str,
-    rounds: int,
-    literal: Callable[[str], nn.Module],
-) -> list[Row]:
+def _measure(names: Sequence[str], setting: Setting, arch: str, rounds: int) -> list[Row]:
     rows: dict[str, Row] = {}
     steps: dict[str, Step] = {}
     size = f'{setting.size[0]}x{setting.size[1]}'
@@ -106,7 +112,7 @@ def _measure(
         mode = 'training' if setting.training else 'inference'
         row: Row = dict(model=_label(name), size=size, batch=setting.batch, mode=mode)
         try:
-            step = _prepare(name, setting, arch, literal)
+            step = _prepare(name, setting, arch)
             if step is None:
                 continue
             step()
@@ -126,11 +132,9 @@ def _measure(
     return list(rows.values())
 
 
-def _prepare(
-    name: str, setting: Setting, arch: str, literal: Callable[[str], nn.Module]
-) -> Step | None:
+def _prepare(name: str, setting: Setting, arch: str) -> Step | None:
     if name in BACKBONES:
-        return backbone_step(name, build_backbone(name, arch, literal), setting)
+        return backbone_step(name, build_backbone(name, arch), setting)
     pyramid = name.removesuffix(frontier.EXPORTED)
     if pyramid in frontier.PEERS:
         model = frontier.build_pyramid(pyramid)

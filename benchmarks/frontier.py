@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 from torch import nn
 
-from ..models import CloFormer
-from ..models.deploy import switch_to_deploy
+from mmcloformer.models import CloFormer
+from mmcloformer.models.deploy import switch_to_deploy
+
 from .models import ONNXRUNTIME
 
 LARGE = '800x1280'

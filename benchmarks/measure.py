@@ -1,15 +1,12 @@
 """Measures time and peak memory of single runs."""
 
 import ctypes
-import platform
 import re
 import sys
 import time
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 from torch import nn
@@ -23,11 +20,6 @@ MEMORY = {
 }
 TURN = 0.3
 MATMUL_SIDE = 2048
-_PACKAGES = (
-    'torch', 'torchvision', 'numpy', 'onnxruntime',
-    'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmentation', 'onedl-mmpretrain',
-    'mmengine', 'mmcv', 'mmcv-lite', 'mmdet', 'mmsegmentation', 'mmpretrain',
-)  # fmt: skip
 
 
 def time_interleaved(
@@ -100,25 +92,6 @@ def matmul_gflops(device: str) -> float:
     return 2 * side**3 / seconds / 1e9
 
 
-def environment(device: str) -> dict[str, Any]:
-    """Describe what a figure depends on besides the model."""
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return dict(
-        device=torch.cuda.get_device_name() if device == 'cuda' else _cpu_name(),
-        precision='float16 autocast' if device == 'cuda' else 'float32',
-        threads=torch.get_num_threads(),
-        python=platform.python_version(),
-        versions=versions,
-        memory=MEMORY[device],
-        matmul_gflops=round(matmul_gflops(device), 1),
-    )
-
-
 def summary(seconds: list[float]) -> dict[str, float]:
     """Median and fastest, in milliseconds."""
     return dict(median_ms=round(1e3 * median(seconds), 3), fastest_ms=round(1e3 * min(seconds), 3))
@@ -154,9 +127,3 @@ def _time_cuda(step: Step) -> float:
 def _resident(field: str) -> int:
     status = Path('/proc/self/status').read_text()
     return 1024 * int(re.findall(rf'{field}:\s+(\d+) kB', status)[0])
-
-
-def _cpu_name() -> str:
-    cpuinfo = Path('/proc/cpuinfo')
-    names = re.findall(r'model name\s*: (.+)', cpuinfo.read_text()) if cpuinfo.exists() else []
-    return names[0] if names else platform.processor()

@@ -3,9 +3,9 @@ import sys
 import pytest
 import torch
 
-from mmcloformer.benchmark import measure
-from mmcloformer.benchmark.literal import LiteralCloFormer
-from mmcloformer.benchmark.measure import count_gflop, peak_memory, summary
+from benchmarks import measure
+from benchmarks.literal import LiteralCloFormer
+from benchmarks.measure import count_gflop, peak_memory, summary
 
 
 def test_runs_take_turns(monkeypatch):

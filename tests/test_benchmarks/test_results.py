@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from mmcloformer.benchmark.frontier import frontier_table
-from mmcloformer.benchmark.models import BFLOAT16, COMPILED_BFLOAT16, LITERAL
+from benchmarks.frontier import frontier_table
+from benchmarks.models import BFLOAT16, COMPILED_BFLOAT16, LITERAL
 from tests.conftest import ROOT
 
 PAGE = (ROOT / 'docs/speed.md').read_text()

@@ -10,10 +10,12 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..apis.config import build_model, image_channels, read_config
-from ..config import ConfigView
-from ..models import CloFormer
-from ..models.deploy import HalfPrecision, cpu_has_bfloat16, switch_to_deploy
+from mmcloformer.apis.config import build_model, image_channels, read_config
+from mmcloformer.config import ConfigView
+from mmcloformer.models import CloFormer
+from mmcloformer.models.deploy import HalfPrecision, cpu_has_bfloat16, switch_to_deploy
+
+from .literal import LiteralCloFormer
 
 Step = Callable[[], Any]
 
@@ -57,16 +59,15 @@ class Setting(NamedTuple):
     training: bool
 
 
-def build_backbone(name: str, arch: str, literal: Callable[[str], nn.Module]) -> nn.Module:
+def build_backbone(name: str, arch: str) -> nn.Module:
     """Build one of `PEERS`, one of `OURS` (as its training form) or the literal baseline.
 
     Args:
         name: Name in the tables.
         arch: Size of CloFormer.
-        literal: Makes the baseline of a size.
     """
     if name == LITERAL:
-        return literal(arch)
+        return LiteralCloFormer(arch)
     if name in OURS:
         return CloFormer(arch, drop_path_rate=0.0)
     for host in ('mmdet', 'mmpretrain'):
@@ -119,7 +120,7 @@ def onnxruntime_step(model: nn.Module, setting: Setting) -> Step:
     """Prepare one run of a backbone, exported and run by onnxruntime on the CPU."""
     import onnxruntime
 
-    from ..export import export_onnx, make_graph
+    from mmcloformer.export import export_onnx, make_graph
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, 'backbone.onnx')

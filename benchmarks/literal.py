@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ..models import resolve_arch
+from mmcloformer.models import resolve_arch
 
 POOL_WINDOWS = (8, 4, 2, 1)
 
