@@ -67,7 +67,8 @@ def plan_files(
             roots += [file.parent for file in files]
         if not files:
             raise UserError(f'{text}: found no image, folder of images or match of the pattern')
-        found.update((str(file), '') for file in files)
+        known = {os.path.abspath(path) for path in found if not _is_url(path)}
+        found.update((str(file), '') for file in files if os.path.abspath(file) not in known)
     root = os.path.commonpath([os.path.abspath(path) for path in roots]) if roots else ''
     names = {
         path: name or os.path.relpath(os.path.abspath(path), root)

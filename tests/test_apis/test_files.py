@@ -154,3 +154,9 @@ def test_an_unset_shell_variable(folder, unset):
 def test_where_nothing_can_be_written(folder, out):
     with pytest.raises(UserError, match=f'cannot write to {out} .*use another --out'):
         require_writable(out)
+
+
+@pytest.mark.parametrize('other', ['images/grey.png', '{}/grey.png', 'images/../images/grey.png'])
+def test_a_file_named_in_two_ways_is_one(folder, other):
+    assert len(plan('images/grey.png', other.format(folder))) == 1
+    assert plan('images', other.format(folder)) == ALL

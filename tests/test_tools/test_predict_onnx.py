@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -403,3 +404,16 @@ def test_images_are_what_opencv_reads(tool, tmp_path, capsys):
     found = tool.find_images(tmp_path)
     assert [*found.values()] == ['a.PNG', 'b.jp2', 'damaged.jpg']
     assert f'1 files in {tmp_path} are left out' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('size', [(32, 32), (64, 48), (96, 96)])
+def test_a_classifier_gets_no_padding(tool, size):
+    """Padding changes the scores of a classifier; boxes and maps are cropped."""
+    model = tool.Model.__new__(tool.Model)
+    model.metadata = dict(task='classification', channels='RGB', mean=[0.0], std=[1.0])
+    shape = SimpleNamespace(shape=[1, 3, 64, 64])
+    model.session = SimpleNamespace(get_inputs=lambda: [shape])
+    image = np.zeros((*size, 3), np.uint8)
+    with pytest.raises(ValueError, match='--shape'):
+        model.normalise(image)
+    assert model.normalise(np.zeros((64, 64, 3), np.uint8)).shape == (1, 3, 64, 64)

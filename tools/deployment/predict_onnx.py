@@ -100,6 +100,11 @@ class Model:
         fixed = self.session.get_inputs()[0].shape[2:]
         if isinstance(fixed[0], int):
             padding = [(0, target - size) for target, size in zip(fixed, tensor.shape[1:])]
+            if self.metadata['task'] == 'classification' and padding != [(0, 0)] * 2:
+                raise ValueError(
+                    f'the model takes {fixed[0]}x{fixed[1]} pixels, but its pipeline makes images '
+                    f'of {tensor.shape[1]}x{tensor.shape[2]}; export it with this --shape'
+                )
             tensor = np.pad(tensor, [(0, 0), *padding])
         return np.ascontiguousarray(tensor[None])
 
