@@ -121,7 +121,7 @@ def _measure(names: Sequence[str], setting: Setting, arch: str, rounds: int) -> 
             steps[name] = step
         except ConfigError:
             raise
-        except RuntimeError as error:  # Shapes that do not fit, or out of memory.
+        except (RuntimeError, ValueError) as error:  # Shapes that do not fit, or out of memory.
             row['error'] = str(error).splitlines()[0]
         rows[name] = row
     timed, errors = time_interleaved(steps, setting.device, rounds)

@@ -54,17 +54,21 @@ class Case(NamedTuple):
         return FILLS[self.fill](*self.shape)
 
 
-# Mostly small ones, which cost little and where maps shrink to a pixel.
-SIDES = st.integers(1, 48) | st.integers(1, 48) | st.integers(49, 256) | st.integers(257, 700)
-DRAWN = st.builds(
-    Case,
-    arch=st.sampled_from([*ARCHS, 'several branches']),
-    out_indices=st.sets(st.integers(0, 3), min_size=1).map(lambda chosen: tuple(sorted(chosen))),
-    shape=st.tuples(st.integers(1, 3), st.just(3), SIDES, SIDES),
-    fill=st.sampled_from([*FILLS]),
-    view=st.sampled_from([*VIEWS]),
-    weights=st.sampled_from(FORMATS),
-)
+def draw_cases(largest):
+    """Draw cases, mostly of small sides: they cost little, and their maps shrink to a pixel."""
+    small = st.integers(1, 48)
+    sides = small | small | st.integers(49, largest // 3) | st.integers(largest // 3, largest)
+    return st.builds(
+        Case,
+        arch=st.sampled_from([*ARCHS, 'several branches']),
+        out_indices=st.sets(st.integers(0, 3), min_size=1).map(
+            lambda chosen: tuple(sorted(chosen))
+        ),
+        shape=st.tuples(st.integers(1, 3), st.just(3), sides, sides),
+        fill=st.sampled_from([*FILLS]),
+        view=st.sampled_from([*VIEWS]),
+        weights=st.sampled_from(FORMATS),
+    )
 
 
 def assert_maps(outs, backbone, case):
@@ -122,9 +126,7 @@ def check_training(case):
     assert all(value.isfinite().all() for value in backbone.buffers())
 
 
-@pytest.mark.parametrize('cases', [CASES, pytest.param(MANY_CASES, marks=pytest.mark.slow)])
-@pytest.mark.parametrize('check', [check_inference, check_deploy, check_training])
-def test_any_image(check, cases):
+def try_cases(check, cases, largest):
     sizes = set()
 
     @settings(
@@ -134,13 +136,26 @@ def test_any_image(check, cases):
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
     )
-    @given(DRAWN)
+    @given(draw_cases(largest))
     def try_case(case):
         sizes.add(case.shape[2:])
         check(case)
 
     try_case()
     assert len(sizes) >= cases // 2  # Of those that were drawn, hypothesis may repeat some.
+
+
+@pytest.mark.parametrize('check', [check_inference, check_deploy, check_training])
+def test_any_small_image(check):
+    try_cases(check, CASES, largest=160)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('check', 'largest'), [(check_inference, 700), (check_deploy, 700), (check_training, 256)]
+)
+def test_any_image(check, largest):
+    try_cases(check, MANY_CASES, largest)
 
 
 FROZEN_BY_HAND = """

@@ -1,4 +1,4 @@
-"""The benchmark on images so small that it takes seconds."""
+"""The benchmark on small images, with each model run a few times only."""
 
 import json
 import re
@@ -7,8 +7,16 @@ import pytest
 import torch
 
 from benchmarks import frontier
+from benchmarks import measure as measuring
 from mmcloformer.models.deploy import cpu_has_bfloat16
 from tests.conftest import ROOT
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """No repetitions of a short step, and a small product of matrices."""
+    monkeypatch.setattr(measuring, 'TURN', 0)
+    monkeypatch.setattr(measuring, 'MATMUL_SIDE', 64)
 
 
 def measure(tool_main, folder, *args):
@@ -34,6 +42,15 @@ def test_backbones(tool_main, tmp_path):
     for mode in ('inference', 'training'):
         base, ours = rows['literal', '64x64', mode], rows['training form', '64x64', mode]
         assert f'| {base["median_ms"] / ours["median_ms"]:.2f} |' in printed
+
+
+def test_a_size_that_a_model_does_not_take(tool_main, tmp_path):
+    models = ('literal', 'deploy form', 'PVTv2-B0')
+    results, printed = measure(tool_main, tmp_path, '--sizes', 32, '--models', *models)
+    failed = {(row['model'], row['mode']) for row in results['rows'] if 'error' in row}
+    assert failed == {('literal', 'training')}  # A BatchNorm of one pixel.
+    assert len(results['rows']) == 5
+    assert '| literal | Expected more than 1 value per channel' in printed
 
 
 @pytest.mark.slow
