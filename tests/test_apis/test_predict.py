@@ -151,7 +151,7 @@ def test_the_picture_shows_what_testing_draws(trained, scene):
         assert prediction.result['scores']
         pictures.append(prediction.picture.astype(int) - np.array(Image.open(scene).convert('RGB')))
     some, none = (np.abs(each).mean() for each in pictures)
-    assert none < 3 < some  # matplotlib before 3.11 moves parts of a picture by a pixel.
+    assert none + 3 < some  # Not zero: matplotlib before 3.11 moves parts of a picture by a pixel.
 
 
 @pytest.mark.parametrize(

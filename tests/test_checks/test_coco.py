@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmdet.registry import METRICS
 from mmengine.config import Config
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -332,6 +333,8 @@ def test_an_annotation_with_the_id_0_is_never_found(cfg, rewrite, first):
 
 @pytest.mark.parametrize('kind', ['CocoMetric', 'LVISMetric', 'FasterCocoMetric'])
 def test_an_id_0_is_found_for_each_metric_of_pycocotools(cfg, rewrite, kind):
+    if METRICS.get(kind) is None:
+        pytest.skip(f'the upstream stack has no {kind}')
     rewrite(lambda content: numbered(content, range(999)), 'val')
     cfg.val_evaluator.type = kind
     assert [each.field for each in found(cfg)] == ['val_evaluator']
