@@ -50,30 +50,30 @@ def plan_files(
     """
     if not out or not all(inputs):
         raise UserError('the images or --out are an empty string; is a shell variable unset?')
-    given, found = set(), {}
+    urls: dict[str, str] = {}
+    paths: dict[str, str] = {}  # by absolute path: a file that is given twice is one
+    given: set[str] = set()
     roots = []
     for text in inputs:
         path = Path(text)
         if _is_url(text):
-            given.add(text)
-            found[text] = re.sub(r'[^\w.-]+', '_', re.sub(r'[?#].*', '', text).split('/')[-1])
+            urls[text] = re.sub(r'[^\w.-]+', '_', re.sub(r'[?#].*', '', text).split('/')[-1])
             continue
         if path.is_dir():
             files = [*_walk(path, os.path.realpath(out))]
             roots.append(path)
         else:
             files = [path] if os.path.lexists(path) else _matches(text)
-            given.update(map(str, files))
+            given.update(map(os.path.abspath, files))
             roots += [file.parent for file in files]
         if not files:
             raise UserError(f'{text}: found no image, folder of images or match of the pattern')
-        known = {os.path.abspath(path) for path in found if not _is_url(path)}
-        found.update((str(file), '') for file in files if os.path.abspath(file) not in known)
+        for file in files:
+            paths.setdefault(os.path.abspath(file), str(file))
     root = os.path.commonpath([os.path.abspath(path) for path in roots]) if roots else ''
-    names = {
-        path: name or os.path.relpath(os.path.abspath(path), root)
-        for path, name in sorted(found.items())
-    }
+    found = urls | {path: os.path.relpath(file, root) for file, path in paths.items()}
+    names = dict(sorted(found.items()))
+    given |= urls.keys() | {path for file, path in paths.items() if file in given}
     plan = [
         Source(path, Path(out, stem), Path(out, names[path]), path in given)
         for path, stem in _stems(names, endings, reads).items()

@@ -160,3 +160,5 @@ def test_where_nothing_can_be_written(folder, out):
 def test_a_file_named_in_two_ways_is_one(folder, other):
     assert len(plan('images/grey.png', other.format(folder))) == 1
     assert plan('images', other.format(folder)) == ALL
+    sources = plan_files(['images', other.format(folder)], 'out', ENDINGS, is_image)
+    assert [each.path for each in sources if each.given] == ['images/grey.png']
