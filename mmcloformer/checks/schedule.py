@@ -16,19 +16,19 @@ from torch.utils.data import ConcatDataset, Dataset
 
 from ..config import ConfigView, Entry
 from ..errors import ConfigError
-from .problem import Problem
+from .problem import Fault, Problem
 
 _QUADRATIC = 'mmdet.engine.schedulers'
 NEVER_STARTS = 'end should be larger than begin'
 """What a scheduler of the host raises whose `begin` is not before its `end`."""
-_NEVER_STARTS = (
-    'a scheduler starts when the run has already ended; set its begin before the end of the run, '
-    'or train for longer: its end is by default the length of the run, in epochs or, with '
-    'by_epoch=False, in iterations'
+_NEVER_STARTS = Fault(
+    'a scheduler starts when the run has already ended',
+    'set its begin before the end of the run, or train for longer: its end is by default the '
+    'length of the run, in epochs or, with by_epoch=False, in iterations',
 )
 
 
-def late_warmups(schedulers: Sequence[Any], max_epochs: int, max_iters: int) -> Iterator[str]:
+def late_warmups(schedulers: Sequence[Any], max_epochs: int, max_iters: int) -> Iterator[Problem]:
     """Yield which warm-ups never reach the learning rate of the config.
 
     Args:
@@ -36,35 +36,28 @@ def late_warmups(schedulers: Sequence[Any], max_epochs: int, max_iters: int) -> 
         max_epochs: Number of epochs of the run; an iteration-based run counts as one.
         max_iters: Number of iterations of the run.
     """
-    for index, fault, advice in _late_warmups(schedulers, max_epochs, max_iters):
-        yield f'param_scheduler.{index}: {fault}; {advice}'
-
-
-def _late_warmups(
-    schedulers: Sequence[Any], max_epochs: int, max_iters: int
-) -> Iterator[tuple[int, str, str]]:
-    """Yield index, fault and advice."""
     for index, scheduler in enumerate(schedulers):
         if not _raises_rate(scheduler):
             continue
         by_epoch, steps = scheduler.by_epoch, scheduler.end - scheduler.begin
         run, unit = (max_epochs, 'epochs') if by_epoch else (max_iters, 'iterations')
-        name = type(scheduler).__name__
+        field, name = f'param_scheduler.{index}', type(scheduler).__name__
         if scheduler.end > run:
             advice = 'set its end to a tenth of the run or less'
             if by_epoch and max_epochs == 1:
                 advice = 'set by_epoch=False and its end in iterations'
-            fault = (
+            found = (
                 f'the warm-up {name} ends after {scheduler.end} {unit}, but the run has {run}, so '
                 'training never reaches the learning rate of the config'
             )
-            yield index, fault, f'{advice}, or train for longer'
+            yield Problem(field, found, f'{advice}, or train for longer', severity='warning')
         elif steps == 1:
-            fault = (
+            found = (
                 f'the warm-up {name} has one step only ({unit} {scheduler.begin} to '
                 f'{scheduler.end}), after which the learning rate stays as low'
             )
-            yield index, fault, 'give it two steps or more, or remove it'
+            remedy = 'give it two steps or more, or remove it'
+            yield Problem(field, found, remedy, severity='warning')
 
 
 def schedule_problems(view: ConfigView, samples: int | None) -> Iterator[Problem]:
@@ -94,10 +87,9 @@ def schedule_problems(view: ConfigView, samples: int | None) -> Iterator[Problem
         except Exception as error:  # Whatever else is wrong with it, the host reports.
             built.append(None)
             if NEVER_STARTS in str(error):
-                fault, advice = _NEVER_STARTS.split('; ')
-                yield Problem(f'param_scheduler.{index}', f'{fault} ({error})', advice)
-    for index, fault, advice in _late_warmups(built, max_epochs, max_iters):
-        yield Problem(f'param_scheduler.{index}', fault, advice, severity='warning')
+                found, remedy = _NEVER_STARTS
+                yield Problem(f'param_scheduler.{index}', f'{found} ({error})', remedy)
+    yield from late_warmups(built, max_epochs, max_iters)
 
 
 def loop_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Problem]:

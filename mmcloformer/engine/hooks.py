@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..checks.crashes import single_value_error
+from ..checks.problem import render
 from ..checks.schedule import late_warmups
 from ..compat.seeded_batches import mix_seeds
 from ..errors import DivergenceError, join_first
@@ -84,8 +85,8 @@ class WarmUpHook(Hook):
         schedulers = runner.param_schedulers or []
         several = schedulers.values() if isinstance(schedulers, dict) else [schedulers]
         for each in several:
-            for problem in late_warmups(each, runner.max_epochs, runner.max_iters):
-                runner.logger.warning(problem)
+            for warning in render(late_warmups(each, runner.max_epochs, runner.max_iters)):
+                runner.logger.warning(warning)
 
 
 @HOOKS.register_module()
