@@ -167,6 +167,7 @@ def label_map_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Prob
     counts: Counter[int] = Counter()
     read, partial = 0, False
     try:
+        ignored = view.ignored_labels('train')
         for entry, steps, _ in view.datasets('train'):
             if not labels_are_known(steps):
                 return
@@ -174,7 +175,7 @@ def label_map_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Prob
             dataset = build_dataset(view, entry.settings, pipeline=load, serialize_data=False)
             partial = partial or entry.settings.get('indices') is not None
             for index in range(len(dataset)):
-                counts += class_counts(dataset.prepare_data(index), view.ignored_labels('train'))
+                counts += class_counts(dataset.prepare_data(index), ignored)
                 read += 1
                 if len(counts.keys() - {IGNORED}) > 1 or read == _MOST:
                     return

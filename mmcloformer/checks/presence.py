@@ -37,6 +37,7 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
         print(f'warning: {warning}', file=sys.stderr)
     problems = [
         *of_config,
+        *evaluator_problems(view, splits),
         *coco_problems(view, splits),
         *listing_problems(view, splits),
         *label_map_problems(view, splits),
@@ -57,7 +58,6 @@ def config_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Problem
     yield from class_problems(view, splits)
     yield from ignored_label_problems(view)
     yield from loop_problems(view, splits)
-    yield from evaluator_problems(view, splits)
 
 
 def check_present(cfg: Config, splits: Sequence[str]) -> None:
