@@ -251,9 +251,9 @@ class ConfigView:
             field, found = f'{field}.data_preprocessor', found['data_preprocessor']
         entry = self.entry(found, field, 'MODELS')
         if entry.settings.get('type') is None:
-            classifier = self.host == 'mmpretrain'
-            name = 'mmpretrain.ClsDataPreprocessor' if classifier else None
-            default = self.resolve(name, 'MODELS') if name else BaseDataPreprocessor
+            default: Any = BaseDataPreprocessor
+            if self.host == 'mmpretrain':
+                default = self.resolve('mmpretrain.ClsDataPreprocessor', 'MODELS')
             entry = entry._replace(kind=default)
         return entry
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -17,7 +18,7 @@ from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 from torch import nn
 
-from ..config import ConfigView, walk
+from ..config import ConfigView
 from ..engine.saving import AtomicCheckpointHook
 from ..errors import UserError
 from ..models.deploy import require_dtype
@@ -54,9 +55,10 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def add_hooks(cfg: Config, *types: str) -> None:
-    """Add hooks of these registered types to the config's own."""
-    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *(dict(type=name) for name in types)]
+def add_hooks(cfg: Config, *types: str, **settings: Any) -> None:
+    """Add hooks of these registered types, with the same settings, to the config's own."""
+    hooks = (dict(settings, type=name) for name in types)
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *hooks]
 
 
 def replace_default_hook(cfg: Config, name: str, replacement: type[Hook]) -> None:
@@ -96,8 +98,7 @@ def use_dtype(cfg: Config, dtype: str) -> None:
     """
     require_dtype(dtype)
     if dtype != 'float32':
-        hook = dict(type='HalfPrecisionHook', dtype=dtype)
-        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
+        add_hooks(cfg, 'HalfPrecisionHook', dtype=dtype)
 
 
 def check_once(check: Callable[[], None]) -> None:
@@ -124,12 +125,8 @@ def build_runner(cfg: Config) -> Runner:
 
 def _replace_sync_bn(cfg: Config) -> None:
     """Replace every SyncBN, which runs on GPUs only, by BN, which has the same weights."""
-    view = ConfigView(cfg)
-    for node in walk(cfg.model):
-        if isinstance(node.value, dict) and node.value.get('type') is not None:
-            kind = view.resolve(node.value, 'MODELS')
-            if isinstance(kind, type) and issubclass(kind, (nn.SyncBatchNorm, SyncBatchNorm)):
-                node.value['type'] = 'BN'
+    for node in ConfigView(cfg).parts(nn.SyncBatchNorm, SyncBatchNorm):
+        node.value['type'] = 'BN'
 
 
 def _start_processes(cfg: Config) -> None:
