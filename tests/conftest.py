@@ -17,7 +17,7 @@ from mmengine.runner import set_random_seed
 import mmcloformer  # noqa: F401  (before any host: it puts the ops stand-in in place)
 from mmcloformer.apis.cli import exit_on_user_error
 from mmcloformer.datasets.store import write_shapes
-from tests.hosts import end_workers, forget_visualizers, shorten_config_handling
+from tests.hosts import end_workers, forget_instances, shorten_config_handling
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -46,8 +46,8 @@ def pytest_collection_finish(session):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
-    """Start each test, and fixtures of any scope, with no visualizer and with the same numbers."""
-    forget_visualizers()
+    """Start each test, and fixtures of any scope, as in a new process with one seed."""
+    forget_instances()
     set_random_seed(0)
 
 
@@ -100,7 +100,7 @@ def tool_main():
     """Run a tool's `main` in this process and return what it prints; its errors come through."""
 
     def run(tool, *args):
-        forget_visualizers()
+        forget_instances()
         # Not capsys: loggers keep the stream they were made with, and capsys closes its own.
         stdout = io.StringIO()
         argv = mock.patch.object(sys, 'argv', [tool, *map(str, args)])

@@ -10,6 +10,7 @@ from typing import Any
 import mmengine.config.config
 import mmengine.config.utils
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.visualization import Visualizer
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from yapf.yapflib import yapf_api
@@ -52,12 +53,13 @@ def end_workers() -> None:
     gc.collect()
 
 
-def forget_visualizers() -> None:
-    """Remove mmengine's visualizers of earlier runs in this process.
+def forget_instances() -> None:
+    """Remove mmengine's visualizers and loggers of earlier runs in this process.
 
-    The hosts' configs give all of them one name, and `get_instance` would return the one that
-    writes into the folder of an earlier run.
+    The hosts' configs give all visualizers one name, and `get_instance` would return the one that
+    writes into the folder of an earlier run. The current logger may have had its level changed.
     """
+    MMLogger._instance_dict.clear()
     kinds = [Visualizer]
     for kind in kinds:
         kinds += kind.__subclasses__()

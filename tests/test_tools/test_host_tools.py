@@ -21,7 +21,7 @@ from mmcloformer.__main__ import main
 from mmcloformer.analysis.complexity import measure
 from mmcloformer.apis.config import build_model, read_config
 from tests.conftest import ROOT
-from tests.hosts import end_workers, forget_visualizers
+from tests.hosts import end_workers, forget_instances
 
 MASK_RCNN, RETINANET, SEGMENTOR, CLASSIFIER = (
     'mask-rcnn_cloformer_xxs_shapes',
@@ -55,7 +55,7 @@ FORK_ONLY = pytest.mark.skipif(UPSTREAM, reason='fails in upstream mmseg')
 def host_tool(name, *args):
     """Run a tool of a host in this process and return what it prints."""
     package, tool = name.split('::')
-    forget_visualizers()
+    forget_instances()
     stdout = io.StringIO()
     argv = ['mmcloformer', f'{package}::analysis_tools/{tool}.py', *map(str, args)]
     patches = mock.patch.multiple(sys, argv=argv, path=[*sys.path])
