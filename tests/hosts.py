@@ -10,8 +10,7 @@ from typing import Any
 import mmengine.config.config
 import mmengine.config.utils
 from mmengine.config import Config
-from mmengine.logging import MMLogger
-from mmengine.visualization import Visualizer
+from mmengine.utils import ManagerMixin
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from yapf.yapflib import yapf_api
 
@@ -54,13 +53,12 @@ def end_workers() -> None:
 
 
 def forget_instances() -> None:
-    """Remove mmengine's visualizers and loggers of earlier runs in this process.
+    """Remove mmengine's loggers, visualizers, message hubs and default scopes of earlier runs.
 
-    The hosts' configs give all visualizers one name, and `get_instance` would return the one that
-    writes into the folder of an earlier run. The current logger may have had its level changed.
+    A later run in this process would get them by their names: a visualizer that writes into the
+    folder of an earlier run, a logger whose level was changed.
     """
-    MMLogger._instance_dict.clear()
-    kinds = [Visualizer]
+    kinds = [ManagerMixin]
     for kind in kinds:
         kinds += kind.__subclasses__()
         kind._instance_dict.clear()
