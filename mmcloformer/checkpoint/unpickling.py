@@ -1,13 +1,14 @@
 """An unpickler that runs nothing: every class and function that a file names is a stand-in.
 
-Only tensors, plain containers and, afterwards, numpy's numbers and arrays and mmengine's histories
-are rebuilt, by the functions of this module.
+Only tensors, plain containers, numpy's numbers and arrays, and mmengine's histories are rebuilt, by
+the functions of this module.
 """
 
 import pickle
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,31 +16,10 @@ import torch
 from mmengine.logging import HistoryBuffer
 from torch import Tensor, nn
 
-_DTYPES = {
-    'Float': torch.float32,
-    'Double': torch.float64,
-    'Half': torch.float16,
-    'BFloat16': torch.bfloat16,
-    'Long': torch.int64,
-    'Int': torch.int32,
-    'Short': torch.int16,
-    'Char': torch.int8,
-    'Byte': torch.uint8,
-    'Bool': torch.bool,
-    'ComplexFloat': torch.complex64,
-    'ComplexDouble': torch.complex128,
-    # The content of quantized tensors, which become stand-ins.
-    'QInt8': torch.int8,
-    'QUInt8': torch.uint8,
-    'QUInt4x2': torch.uint8,
-    'QUInt2x4': torch.uint8,
-    'QInt32': torch.int32,
-}
 # Integers, floating-point and complex numbers, booleans and texts of a fixed size.
 _NUMPY_CODE = re.compile(r'[biufcSU]\d{1,5}')
 
-
-_BUILD: Any = pickle._Unpickler.dispatch[pickle.BUILD[0]]
+_REDUCE: Any = pickle._Unpickler.dispatch[pickle.REDUCE[0]]
 
 
 class _StandInClass(type):
@@ -96,6 +76,7 @@ class Unpickler(pickle._Unpickler):
     """
 
     stack: list[Any]
+    memo: dict[int, Any]
 
     def __init__(self, file: Any, read_storage: Callable[..., Tensor] | None = None) -> None:
         super().__init__(file, encoding='utf-8', errors='surrogateescape')
@@ -129,13 +110,33 @@ class Unpickler(pickle._Unpickler):
             raise pickle.UnpicklingError(f'storage of {what!r:.80}')
         return self._read_storage(what, str(key), device, numel)
 
+    def _reduce(self) -> None:
+        """Call a function of `_REBUILT`, or keep the arguments in a stand-in."""
+        _REDUCE(self)
+        self.stack[-1] = _rebuild_known(self.stack[-1])
+
     def _build(self) -> None:
         """Set the state of a stand-in or an OrderedDict; no other object gets one."""
-        if not isinstance(self.stack[-2], (StandIn, OrderedDict)):
-            raise pickle.UnpicklingError(f'state of {self.stack[-2]!r:.40}')
-        _BUILD(self)
+        state, target = self.stack.pop(), self.stack[-1]
+        if isinstance(target, OrderedDict):
+            vars(target).update(state)
+            return
+        if not isinstance(target, StandIn):
+            raise pickle.UnpicklingError(f'state of {target!r:.40}')
+        target.state = state
+        known = _rebuild_known(target)
+        if known is not target:
+            self.stack[-1] = known
+            # It was put there before its state was read, for later references to it.
+            key = next((key for key in reversed(self.memo) if self.memo[key] is target), None)
+            if key is not None:
+                self.memo[key] = known
 
-    dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: _build}
+    dispatch: ClassVar[dict[int, Any]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.REDUCE[0]: _reduce,
+        pickle.BUILD[0]: _build,
+    }
 
 
 def _rebuild_tensor(
@@ -200,7 +201,9 @@ _REBUILT: dict[str, Any] = {
     'torch._utils._rebuild_parameter_with_state': _rebuild_parameter,
     'torch._tensor._rebuild_from_type_v2': _rebuild_subclass,
     'torch.storage.UntypedStorage': torch.uint8,
-    **{f'torch.{name}Storage': dtype for name, dtype in _DTYPES.items()},
+    **{
+        f'torch.{kind}': dtype for kind, dtype in torch.storage._storage_type_to_dtype_map().items()
+    },
     **{
         f'torch.{name}': value
         for name, value in vars(torch).items()
@@ -209,83 +212,44 @@ _REBUILT: dict[str, Any] = {
 }
 
 
-def restore(value: Any) -> Any:
-    """Replace the stand-ins of numpy's numbers and arrays and of mmengine's histories.
-
-    Args:
-        value: What was unpickled; its lists and dictionaries are changed.
-
-    Returns:
-        The value. Other stand-ins, and numpy's of objects, stay.
-    """
-    return _restore(value, {})
-
-
-def _restore(value: Any, done: dict[int, tuple[Any, Any]]) -> Any:
-    # A value is kept beside its replacement, so that no other one gets its id.
-    if id(value) in done:
-        return done[id(value)][1]
-    replacement = value
-    if isinstance(value, (dict, list)):
-        done[id(value)] = value, value
-    if isinstance(value, dict):
-        items = [(_restore(k, done), _restore(v, done)) for k, v in value.items()]
-        value.clear()
-        for key, item in items:
-            value[key] = item
-    elif isinstance(value, list):
-        value[:] = [_restore(item, done) for item in value]
-    elif type(value) in (tuple, set, frozenset):
-        replacement = type(value)([_restore(item, done) for item in value])
-    elif isinstance(value, StandIn):
-        try:
-            replacement = _rebuild_known(value, done)
-        except Exception:  # Forged ones can raise any error; they stay stand-ins.
-            replacement = value
-    done[id(value)] = value, replacement
-    return replacement
-
-
-def _rebuild_known(value: StandIn, done: dict[int, tuple[Any, Any]]) -> Any:
-    # numpy 2 moved the functions from numpy.core to numpy._core.
-    name = type(value).name.replace('._core.', '.core.')
-    if name == 'numpy.core.multiarray.scalar':
-        dtype, data = value.args
-        return np.ndarray((), _numpy_dtype(dtype), data)[()]
-    if name == 'numpy.core.multiarray._reconstruct':
-        _, shape, dtype, is_fortran, data = value.state
-        # numpy checks that the bytes fill the shape.
-        array: np.ndarray[Any, Any] = np.ndarray(
-            shape, _numpy_dtype(dtype), data, order='F' if is_fortran else 'C'
-        )
-        return array.copy('K')
-    if name == 'mmengine.logging.history_buffer.HistoryBuffer':
-        fields = {key: _restore(item, done) for key, item in value.state.items()}
-        return HistoryBuffer(
-            fields['_log_history'], fields['_count_history'], int(fields['max_length'])
-        )
+def _rebuild_known(value: Any) -> Any:
+    """Return numpy's numbers and arrays and mmengine's histories in place of their stand-ins."""
+    if isinstance(value, StandIn):
+        # numpy 2 moved the functions from numpy.core to numpy._core.
+        name = type(value).name.replace('._core.', '.core.')
+        with suppress(Exception):  # Forged ones can raise any error; they stay stand-ins.
+            if name == 'numpy.core.multiarray.scalar':
+                return _rebuild_array((), *value.args)[()]
+            if name == 'numpy.core.multiarray._reconstruct':
+                _, shape, dtype, is_fortran, data = value.state
+                return _rebuild_array(shape, dtype, data, 'F' if is_fortran else 'C')
+            if name == 'mmengine.logging.history_buffer.HistoryBuffer':
+                log, counts = value.state['_log_history'], value.state['_count_history']
+                return HistoryBuffer(log, counts, int(value.state['max_length']))
     return value
 
 
-def _numpy_dtype(value: Any) -> np.dtype[Any]:
-    """Build a dtype of numbers or text. One of objects would read bytes as addresses."""
-    (code, *_), (_, order, *_) = value.args, value.state
-    if type(value).name != 'numpy.dtype' or not _NUMPY_CODE.fullmatch(code) or order not in '<>|=':
+def _rebuild_array(shape: Any, dtype: StandIn, data: Any, order: Any = 'C') -> np.ndarray[Any, Any]:
+    """Build an array of numbers or text. One of objects would read bytes as addresses."""
+    (code, *_), (_, byte_order, *_) = dtype.args, dtype.state
+    is_plain = _NUMPY_CODE.fullmatch(code) and byte_order in '<>|='
+    if type(dtype).name != 'numpy.dtype' or not is_plain:
         raise TypeError(f'numpy.dtype of {code!r:.40}')
-    return np.dtype(f'{order}{code}')
+    # numpy checks that the bytes fill the shape.
+    return np.ndarray(shape, np.dtype(f'{byte_order}{code}'), data, order=order).copy('K')
 
 
-def find_stand_ins(value: Any, path: str = '') -> Iterator[tuple[str, Any]]:
+def find_stand_ins(
+    value: Any, path: str = '', seen: set[int] | None = None
+) -> Iterator[tuple[str, Any]]:
     """Yield all stand-ins in containers with their paths, such as `meta.config`.
 
     Args:
         value: What was unpickled.
         path: Path of the value.
+        seen: Ids of the containers that were searched.
     """
-    yield from _find(value, path, set())
-
-
-def _find(value: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    seen = set() if seen is None else seen
     if isinstance(value, (StandIn, _StandInClass)):
         yield path, value
     if not isinstance(value, (Mapping, list, tuple, set, frozenset)) or id(value) in seen:
@@ -293,8 +257,8 @@ def _find(value: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
     seen.add(id(value))
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _find(key, f'a key of {path}', seen)
-            yield from _find(item, f'{path}.{key}' if path else str(key), seen)
+            yield from find_stand_ins(key, f'a key of {path}', seen)
+            yield from find_stand_ins(item, f'{path}.{key}' if path else str(key), seen)
     else:
         for index, item in enumerate(value):
-            yield from _find(item, f'{path}[{index}]', seen)
+            yield from find_stand_ins(item, f'{path}[{index}]', seen)

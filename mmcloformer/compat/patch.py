@@ -18,28 +18,30 @@ class Patch:
     Args:
         name: Short name.
         why: The problem that the patch solves.
-        replaces: Every place that it may replace: an attribute (`package.module.attribute`) or an
-            item of a mapping (`package.module.mapping[key]`).
         replacements: Yields (place, new object) pairs; only those that apply to the installed
-            packages. Each object is put in its place before the next pair is requested.
+            packages. A place is an attribute (`package.module.attribute`) or an item of a mapping
+            (`package.module.mapping[key]`). Each object is put in its place before the next pair
+            is requested.
+
+    Attributes:
+        originals: What was in the places of an applied patch.
     """
 
     name: str
     why: str
-    replaces: tuple[str, ...]
     replacements: Callable[[], Iterable[tuple[str, Any]]]
-    _originals: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
+    originals: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
 
     def apply(self) -> None:
         """Put the replacements in their places; applying a patch twice is the same as once."""
         for place, replacement in self.replacements():
-            self._originals.setdefault(place, read_place(place))
+            self.originals.setdefault(place, read_place(place))
             _write_place(place, replacement)
 
     def undo(self) -> None:
         """Put the original objects back; does nothing if the patch is not applied."""
-        while self._originals:
-            _write_place(*self._originals.popitem())
+        while self.originals:
+            _write_place(*self.originals.popitem())
 
 
 def read_place(place: str) -> Any:

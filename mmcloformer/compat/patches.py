@@ -38,16 +38,19 @@ _CONFIG_PATHS = {
     'mmengine.config.config._get_package_and_cfg_path': _split_config_path_or_ours,
     'mmengine.hub.hub._get_package_and_cfg_path': _split_config_path_or_ours,
 }
-_SAFE_LOADERS = {
-    f'{_SCHEMES}[]': loaders.load_from_local,
-    f'{_SCHEMES}[http://]': loaders.load_from_http,
-    f'{_SCHEMES}[https://]': loaders.load_from_http,
-    rf'{_SCHEMES}[(\S+\:)?s3://]': loaders.load_from_object_store,
-    rf'{_SCHEMES}[(\S+\:)?petrel://]': loaders.load_from_object_store,
+_LOADERS = (
+    f'{_SCHEMES}[]',
+    f'{_SCHEMES}[http://]',
+    f'{_SCHEMES}[https://]',
+    rf'{_SCHEMES}[(\S+\:)?s3://]',
+    rf'{_SCHEMES}[(\S+\:)?petrel://]',
     # `torchvision://`, `open-mmlab://` and `mmcls://` look up a URL and call this function.
-    f'{_CHECKPOINT}.load_from_http': loaders.load_from_http,
+    f'{_CHECKPOINT}.load_from_http',
     # The maintained fork's other loaders call this one; upstream has none of this name.
-    f'{_CHECKPOINT}._safe_torch_load': loaders.safe_torch_load,
+    f'{_CHECKPOINT}._safe_torch_load',
+)
+_SAFE_LOADERS = {
+    **dict.fromkeys(_LOADERS, loaders.load_from_mmcloformer),
     **{
         name: loaders.while_resuming(pkgutil.resolve_name(name))
         for name in (
@@ -67,7 +70,6 @@ SAFE_LOADING = Patch(
         'maintained fork loads a refused file again with weights_only=False, and both load '
         'downloads unsafely.'
     ),
-    replaces=tuple(_SAFE_LOADERS),
     replacements=_SAFE_LOADERS.items,
 )
 
@@ -78,7 +80,6 @@ PATCHES = [
             'Let mmcv, and the packages that import mmcv.ops, run without the compiled extension '
             'module mmcv._ext: mmcv has no wheels for current torch versions.'
         ),
-        replaces=install.REPLACES,
         replacements=install.replacements,
     ),
     Patch(
@@ -88,7 +89,6 @@ PATCHES = [
             'looks for the distribution name mmsegmentation, and the fork has another one; it is '
             'found by the name of its module.'
         ),
-        replaces=('mmengine.config.utils.MODULE2PACKAGE[mmseg]',),
         replacements=_mmseg_name,
     ),
     Patch(
@@ -97,20 +97,17 @@ PATCHES = [
             "Let `_base_ = 'mmcloformer::NAME.py'` find the configs installed with this package. "
             'mmengine accepts only the names of its own packages, and only configs in folders.'
         ),
-        replaces=tuple(_CONFIG_PATHS),
         replacements=_CONFIG_PATHS.items,
     ),
     SAFE_LOADING,
     Patch(
         name='shipped weights',
         why="Let mmengine load 'mmcloformer://NAME', the weights installed with this package.",
-        replaces=tuple(_SHIPPED_WEIGHTS),
         replacements=_SHIPPED_WEIGHTS.items,
     ),
     Patch(
         name='whole files',
         why='Let `AtomicCheckpointHook` name the storage backend through which it saves.',
-        replaces=tuple(_BACKENDS),
         replacements=_BACKENDS.items,
     ),
 ]

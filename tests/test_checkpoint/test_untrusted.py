@@ -17,13 +17,6 @@ from tests.conftest import ROOT, coco_options
 from tests.payload import Payload
 from tests.tiny import write_detector
 
-HIDING_PLACES = {
-    'weight': lambda checkpoint, code: checkpoint['state_dict'].update({'bbox_head.bias': code}),
-    'message hub': lambda checkpoint, code: checkpoint['message_hub']['runtime_info'].update(
-        cfg=[dict(deep=(1, code))]
-    ),
-}
-
 
 @pytest.fixture(scope='module')
 def config(shapes, tmp_path_factory):
@@ -63,21 +56,25 @@ def touched(tmp_path):
 @pytest.fixture
 def bad(whole, touched, tmp_path):
     """A complete checkpoint with code among its weights."""
-    return write_bad(whole, 'weight', touched, tmp_path / 'bad.pth')
-
-
-def write_bad(whole, place, touched, path):
     checkpoint = copy.deepcopy(whole)
-    HIDING_PLACES[place](checkpoint, Payload(touched))
-    torch.save(checkpoint, path)
-    return path
+    checkpoint['state_dict']['bbox_head.bias'] = Payload(touched)
+    torch.save(checkpoint, tmp_path / 'bad.pth')
+    return tmp_path / 'bad.pth'
 
 
-@pytest.mark.parametrize('place', HIDING_PLACES)
-def test_the_code_would_run(whole, place, touched, tmp_path):
-    torch.load(write_bad(whole, place, touched, tmp_path / 'bad.pth'), weights_only=False)
-    assert touched.exists()
-    touched.rmdir()
+@pytest.fixture
+def hidden(whole, touched, tmp_path):
+    """A complete checkpoint with code beside its weights."""
+    checkpoint = copy.deepcopy(whole)
+    checkpoint['message_hub']['runtime_info'].update(cfg=[dict(deep=(1, Payload(touched)))])
+    torch.save(checkpoint, tmp_path / 'hidden.pth')
+    return tmp_path / 'hidden.pth'
+
+
+def test_the_code_would_run(bad, hidden, touched):
+    for path in (bad, hidden):
+        torch.load(path, weights_only=False)
+        touched.rmdir()
 
 
 DEMO = ROOT / 'configs' / 'demo' / 'retinanet_cloformer_xxs_shapes.py'
@@ -151,17 +148,11 @@ def test_in_processes_of_their_own(run_tool, config, shapes, bad, tmp_path, way)
     assert 'Traceback' not in output
 
 
-@pytest.mark.parametrize('way', ['resume', 'resume the last'])
-def test_resuming_needs_all_of_it(run, config, shapes, whole, touched, tmp_path, way):
-    bad = write_bad(whole, 'message hub', touched, tmp_path / 'bad.pth')
-    message = run(*arguments(way, config, shapes, bad, tmp_path))
-    assert message.startswith(f'error: checkpoint {bad} is refused for resuming: message_hub.')
-
-
-def test_load_from_needs_the_weights_alone(run, config, whole, touched, tmp_path):
-    good = write_bad(whole, 'message hub', touched, tmp_path / 'good.pth')
-    train = ['train.py', config, '--work-dir', tmp_path / 'new']
-    assert run(*train, '--cfg-options', f'load_from={good}', 'train_cfg.max_epochs=1') == 0
+def test_only_resuming_needs_all_of_it(run, config, shapes, hidden, tmp_path):
+    for way in ('resume', 'resume the last'):
+        message = run(*arguments(way, config, shapes, hidden, tmp_path))
+        assert message.startswith(f'error: checkpoint {hidden} is refused for resuming: message_')
+    assert run(*arguments('load_from', config, shapes, hidden, tmp_path / 'new')) == 0
 
 
 def test_counting_reads_no_checkpoint(run, config, bad, touched):
@@ -171,17 +162,18 @@ def test_counting_reads_no_checkpoint(run, config, bad, touched):
     assert run('complexity.py', bad.with_suffix('.py'), '--shape', 64, 64) == 0
 
 
-@pytest.mark.parametrize('scheme', ['torchvision', 'modelzoo', 'open-mmlab', 'openmmlab', 'mmcls'])
-def test_names_that_stand_for_addresses(tmp_path, monkeypatch, served, bad, scheme):
+def test_names_that_stand_for_addresses(tmp_path, monkeypatch, served, bad):
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'home'))
     torch.save(dict(state_dict={'backbone.weight': torch.ones(2)}), tmp_path / 'good.pth')
     names = {name: f'{served}/{name}.pth?download=true' for name in ('good', 'bad')}
     for models in ('get_torchvision_models', 'get_external_models', 'get_mmcls_models'):
         monkeypatch.setattr(mmengine.runner.checkpoint, models, lambda: names)
-    weights = CheckpointLoader.load_checkpoint(f'{scheme}://good')['state_dict'].values()
-    assert torch.equal(*weights, torch.ones(2))
-    with pytest.raises(CheckpointError, match='refused'):
-        CheckpointLoader.load_checkpoint(f'{scheme}://bad')
+    schemes = ('torchvision', 'modelzoo', 'open-mmlab', 'openmmlab', 'mmcls')
+    for url in [f'{served}/{{}}.pth', *(f'{scheme}://{{}}' for scheme in schemes)]:
+        loaded = CheckpointLoader.load_checkpoint(url.format('good'))['state_dict'].values()
+        assert torch.equal(*loaded, torch.ones(2))
+        with pytest.raises(CheckpointError, match='refused'):
+            CheckpointLoader.load_checkpoint(url.format('bad'))
 
 
 def test_object_stores(monkeypatch, bad):

@@ -18,12 +18,6 @@ _OPTIONAL_IMPORTS = {
     'mmseg.utils.mask_classification': 'point_sample',
 }
 
-REPLACES = (
-    f'sys.modules[{NAME}]',
-    NAME,
-    *(f'{module}.{name}' for module, name in _OPTIONAL_IMPORTS.items()),
-)
-
 
 def replacements() -> Iterator[tuple[str, Any]]:
     """Yield what lets mmcv, and the packages that import `mmcv.ops`, run without compiled ops.
