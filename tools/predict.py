@@ -54,6 +54,7 @@ def main() -> None:
         score_thr=args.score_thr,
         classes=args.classes,
         pictures=not args.no_pictures,
+        reader=reader,
     )
     failed = written = 0
     others: Counter[str] = Counter()

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 
@@ -60,16 +60,11 @@ def build_model(cfg: Config) -> BaseModel:
     check_channels(cfg)
     init_default_scope(scope)
     settings = copy.deepcopy(cfg.model)
-    if preprocessor := preprocessor_of(cfg):
-        settings.data_preprocessor = copy.deepcopy(preprocessor)
+    if cfg.get('data_preprocessor') is not None:  # mmpretrain keeps it outside of the model.
+        settings.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
     import_module(f'{scope}.models')
     model: BaseModel = import_module(f'{scope}.registry').MODELS.build(settings)
     return model
-
-
-def preprocessor_of(cfg: Config) -> ConfigDict:
-    """Return the config of the data preprocessor, which mmpretrain keeps outside `model`."""
-    return cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or ConfigDict()
 
 
 def image_channels(cfg: Config) -> int:

@@ -50,30 +50,32 @@ def plan_files(
     """
     if not out or not all(inputs):
         raise UserError('the images or --out are an empty string; is a shell variable unset?')
-    urls: dict[str, str] = {}
-    paths: dict[str, str] = {}  # by absolute path: a file that is given twice is one
-    given: set[str] = set()
+    found: dict[str, tuple[str, bool]] = {}  # by absolute path: one that is given twice is one
     roots = []
     for text in inputs:
         path = Path(text)
-        if _is_url(text):
-            urls[text] = re.sub(r'[^\w.-]+', '_', re.sub(r'[?#].*', '', text).split('/')[-1])
-            continue
-        if path.is_dir():
-            files = [*_walk(path, os.path.realpath(out))]
-            roots.append(path)
+        is_folder = path.is_dir()
+        if is_folder:
+            files = [str(file) for file in _walk(path, os.path.realpath(out))]
+            roots.append(text)
+        elif _is_url(text):
+            files = [text]
         else:
-            files = [path] if os.path.lexists(path) else _matches(text)
-            given.update(map(os.path.abspath, files))
-            roots += [file.parent for file in files]
+            matches = [text] if os.path.lexists(text) else glob.glob(text, recursive=True)
+            files = [file for file in matches if not os.path.isdir(file)]
+            roots += map(os.path.dirname, files)
         if not files:
             raise UserError(f'{text}: found no image, folder of images or match of the pattern')
         for file in files:
-            paths.setdefault(os.path.abspath(file), str(file))
-    root = os.path.commonpath([os.path.abspath(path) for path in roots]) if roots else ''
-    found = urls | {path: os.path.relpath(file, root) for file, path in paths.items()}
-    names = dict(sorted(found.items()))
-    given |= urls.keys() | {path for file, path in paths.items() if file in given}
+            key = file if _is_url(file) else os.path.abspath(file)
+            first, was_given = found.get(key, (file, False))
+            found[key] = first, was_given or not is_folder
+    root = os.path.commonpath([*map(os.path.abspath, roots)]) if roots else ''
+    names = {
+        path: _url_name(path) if _is_url(path) else os.path.relpath(key, root)
+        for key, (path, _) in sorted(found.items(), key=lambda item: item[1])
+    }
+    given = {path for path, is_given in found.values() if is_given}
     plan = [
         Source(path, Path(out, stem), Path(out, names[path]), path in given)
         for path, stem in _stems(names, endings, reads).items()
@@ -86,8 +88,10 @@ def _is_url(text: str) -> bool:
     return '://' in text and not os.path.lexists(text)
 
 
-def _matches(pattern: str) -> list[Path]:
-    return [path for path in map(Path, glob.glob(pattern, recursive=True)) if not path.is_dir()]
+def _url_name(url: str, *, whole: bool = False) -> str:
+    """Return a file name for a URL: its last part, or all of it."""
+    part = url.split('://')[1] if whole else re.sub(r'[?#].*', '', url).split('/')[-1]
+    return re.sub(r'[^\w.-]+', '_', part)
 
 
 def _walk(folder: Path, out: str, above: tuple[str, ...] = ()) -> Iterator[Path]:
@@ -113,28 +117,28 @@ def _stems(
     for path, stem in stems.items():
         for ending in endings:
             owners[stem + ending].append(path)
-    clashing = set()
-    for paths in owners.values():
-        if len(paths) > 1 and sum(map(reads, paths)) > 1:
-            clashing.add(os.path.dirname(names[paths[0]]))
+    clashing = {
+        os.path.dirname(names[paths[0]])
+        for paths in owners.values()
+        if len(paths) > 1 and sum(map(reads, paths)) > 1
+    }
     for path, name in names.items():
         if os.path.dirname(name) in clashing:
-            stems[path] = re.sub(r'[^\w.-]+', '_', path.split('://')[1]) if _is_url(path) else name
+            stems[path] = _url_name(path, whole=True) if _is_url(path) else name
     return stems
 
 
 def _require_new_files(
     plan: Sequence[Source], endings: Sequence[str], reads: Callable[[str], bool]
 ) -> None:
-    local = [source for source in plan if not _is_url(source.path)]
-    folders = {os.path.realpath(os.path.dirname(source.path)) for source in local}
-    images = {os.path.realpath(source.path) for source in local}
+    images = {os.path.realpath(source.path) for source in plan if not _is_url(source.path)}
+    folders = {os.path.dirname(path) for path in images}
     for source in plan:
-        beside = os.path.realpath(source.stem.parent) in folders
         for ending in endings:
             file = f'{source.stem}{ending}'
-            exists = os.path.realpath(file) in images or (beside and os.path.lexists(file))
-            if exists and reads(source.path):
+            real = os.path.realpath(file)
+            is_beside = os.path.realpath(source.stem.parent) in folders and os.path.lexists(file)
+            if (is_beside or real in images) and reads(source.path):
                 raise UserError(
                     f'{file}, to be written for {source.path}, already exists: use another --out'
                 )

@@ -4,7 +4,7 @@ import ast
 import copy
 import inspect
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,6 @@ _OLD_FIELDS = {
 }
 # Similarity from which a name counts as misspelt: `train_dataset` for `train_dataloader`.
 _SIMILAR = 0.75
-_MAX_FIELDS = 4  # in a message
 
 
 def apply_options(cfg: Config, options: Mapping[str, Any]) -> list[str]:
@@ -63,15 +62,21 @@ def apply_options(cfg: Config, options: Mapping[str, Any]) -> list[str]:
             similar to one or names a field inside another; or if an option does not fit the
             fields of the config.
     """
-    warnings = [*_unknown_fields(cfg, options)]
-    before = {key: value for key, value in cfg.to_dict().items() if key in map(_root, options)}
+    host_fields = {*inspect.signature(Runner).parameters, *_OTHER_FIELDS}
+    # A Runner of another class may read fields of its own.
+    is_hosts = cfg.get('runner_type', 'Runner') in ('Runner', 'FlexibleRunner')
+    warnings = [*_unknown_fields(cfg, options, host_fields)] if is_hosts else []
+    before = cfg.to_dict()
     try:
         cfg.merge_from_dict(copy.deepcopy(dict(options)))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        found = [problem for key in options if (problem := _misfit(cfg, key))]
-        problem = found[0] if found else f'two of {", ".join(options)} contradict each other'
-        raise ConfigError(f'--cfg-options {problem}') from error
-    return [*warnings, *_stale_copies(cfg, before)]
+        raise ConfigError(
+            f'--cfg-options: one of {", ".join(options)} does not fit the config ({error}). An '
+            'entry of a list can be changed by its index, as a.0.b=value; to replace entries, set '
+            'the whole list'
+        ) from error
+    variables = {option.partition('.')[0] for option in options} & before.keys() - host_fields
+    return [*warnings, *_stale_copies(before, cfg.to_dict(), sorted(variables))]
 
 
 def old_fields(cfg: Config, path: str | os.PathLike[str]) -> Iterator[str]:
@@ -110,85 +115,53 @@ def _files(path: str) -> Iterator[str]:
             yield from _files(inherited)
 
 
-def _unknown_fields(cfg: Config, options: Mapping[str, Any]) -> Iterator[str]:
-    known = [*cfg.keys(), *_host_fields()]
+def _unknown_fields(
+    cfg: Config, options: Mapping[str, Any], host_fields: set[str]
+) -> Iterator[str]:
+    """Yield warnings about fields that nothing reads; raise where another field is meant."""
+    paths = [node.field for node in walk(cfg.to_dict())]
+    known = [*cfg.keys(), *host_fields]
     for option in options:
-        root = _root(option)
+        root, dot, rest = option.partition('.')
         if root in known:
             continue
-        problem = f'--cfg-options {option}: neither this config nor a host has a field {root!r}'
         similar = get_close_matches(root, known, n=1, cutoff=_SIMILAR)
-        nested = _find_nested(cfg, option)
-        meant = similar[0] + option.removeprefix(root) if similar else nested
-        # A Runner of another class may read fields of its own.
-        is_hosts = cfg.get('runner_type', 'Runner') in ('Runner', 'FlexibleRunner')
-        if is_hosts and (similar or (nested and '.' in option)):
-            raise ConfigError(f'{problem}; did you mean {meant}?')
-        meant = meant or _OLD_FIELDS.get(root)
-        yield f'{problem}, so it has no effect' + (f'; did you mean {meant}?' if meant else '')
+        nested = [path for path in paths if path.endswith(f'.{option}')]
+        meant = [name + dot + rest for name in similar] + nested
+        meant += [_OLD_FIELDS[root]] if root in _OLD_FIELDS else []
+        problem = (
+            f'--cfg-options {option}: neither this config nor a host has a field {root!r}, so it '
+            'has no effect' + (f'; did you mean {meant[0]}?' if meant else '')
+        )
+        if similar or (dot and nested):
+            raise ConfigError(problem)
+        yield problem
 
 
-def _root(option: str) -> str:
-    return option.partition('.')[0]
-
-
-def _host_fields() -> list[str]:
-    return [name for name in inspect.signature(Runner).parameters if name != 'cfg'] + [
-        *_OTHER_FIELDS
-    ]
-
-
-def _find_nested(cfg: Config, option: str) -> str | None:
-    """Return the full path of a nested field for a key that lacks the first part of it."""
-    root, dot, rest = option.partition('.')
-    paths = [node.field for node in walk(cfg.to_dict())]
-    names = {path.rpartition('.')[2] for path in paths}
-    for name in get_close_matches(root, sorted(names), n=3, cutoff=_SIMILAR):
-        for path in paths:
-            if f'.{path}'.endswith(f'.{name}') and (not rest or f'{path}.{rest}' in paths):
-                return path + dot + rest
-    return None
-
-
-def _misfit(cfg: Config, option: str) -> str | None:
-    """Return why an option cannot be merged, or None."""
-    node: Any = cfg._cfg_dict
-    parts = option.split('.')
-    for index, part in enumerate(parts):
-        path = '.'.join(parts[:index])
-        if isinstance(node, list):
-            if not part.isdigit() or int(part) >= len(node):
-                last = f' (0 to {len(node) - 1})' if node else ''
-                return f'{option}: {path} is a list of {len(node)}{last}, {part!r} is no index'
-            node = node[int(part)]
-            if index == len(parts) - 1:
-                return f'{option}: an entry of a list cannot be replaced alone; set {path}="[...]"'
-        elif isinstance(node, dict):
-            if part not in node:
-                return None
-            node = node[part]
-        else:
-            kind = 'a tuple; set all of it' if isinstance(node, tuple) else 'no group of fields'
-            return f'{option}: {path} is {node!r}, {kind}'
-    return None
-
-
-def _stale_copies(cfg: Config, before: Mapping[str, Any]) -> Iterator[str]:
+def _stale_copies(
+    before: Mapping[str, Any], after: Mapping[str, Any], variables: Iterable[str]
+) -> Iterator[str]:
     """Find changed variables of the config file whose old values other fields still hold."""
-    hosts, after = _host_fields(), cfg.to_dict()
-    fields = [(node.field, node.value) for node in walk(after) if '.' in node.field]
-    for key, old in before.items():
-        if key in hosts or after[key] == old:
+    for name in variables:
+        old = before[name]
+        if after[name] == old:
             continue
-        copies = [path for path, value in fields if _root(path) != key and _is_made_of(value, old)]
-        if isinstance(old, (int, float)) or old is None:
-            copies = [path for path in copies if path.endswith(f'.{key}')]
+        # Numbers are equal by chance, unless their fields have the same name.
+        end = f'.{name}' if old is None or isinstance(old, (int, float)) else ''
+        copies = [
+            path
+            for path, value, _ in walk(after)
+            if '.' in path
+            and path.endswith(end)
+            and not path.startswith(f'{name}.')
+            and _is_made_of(value, old)
+        ]
         # Name a copied list only, not its entries too.
         copies = [path for path in copies if path.rpartition('.')[0] not in copies]
         if copies:
             yield (
-                f'--cfg-options {key}: no host reads this variable of the config file, and the '
-                f'fields made of it keep its old value; set {join_first(copies, _MAX_FIELDS)}'
+                f'--cfg-options {name}: no host reads this variable of the config file, and the '
+                f'fields made of it keep its old value; set {join_first(copies, 4)}'
             )
 
 

@@ -1,14 +1,13 @@
-"""Prediction of image files with the hosts' own pipelines, inferencers and visualizers."""
+"""Prediction of image files with the hosts' own pipelines and visualizers."""
 
 import json
 import mimetypes
 import os
-import re
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,12 +30,8 @@ from ..config import HOSTS, ConfigView
 from ..errors import ConfigError, DataError, join_first
 from ..models.deploy import replace_backbones, require_dtype
 from .files import Source
-from .inferencers import INFERENCERS
+from .results import RESULTS
 from .trained import inference_steps, load_trained
-
-# Smaller than the coarsest stride, or narrowed to less by a resize that keeps the ratio.
-_NARROW, _LONG = 32, 20
-_NO_MEMORY = 'out of memory|(not enough|insufficient) memory|allocate'
 
 
 class NotAnImageError(DataError):
@@ -120,7 +115,8 @@ class ImageReader:
                 problem = unreadable_reason(content, error)
         if problem is None:
             return loaded
-        raise (DataError if _is_meant_as_image(path) else NotAnImageError)(problem)
+        is_meant = _kind_by_name(path) in ('image', 'video') or cv2.haveImageReader(path)
+        raise (DataError if is_meant else NotAnImageError)(problem)
 
     def _load(self, path: str) -> tuple[dict[str, Any], int]:
         results: dict[str, Any] | None = dict(img_path=path, img_id=0)
@@ -146,6 +142,7 @@ class Predictor:
         classes: Names of the classes to predict, by default all. A classifier of one label returns
             the best of them, and a label map holds its highest number elsewhere.
         pictures: Whether to draw the results.
+        reader: The `ImageReader` of the config, if there is one already.
 
     Raises:
         CheckpointError: If it cannot be read, is untrusted, or is for another model.
@@ -163,22 +160,23 @@ class Predictor:
         score_thr: float | None = None,
         classes: Sequence[str] = (),
         pictures: bool = True,
+        reader: ImageReader | None = None,
     ) -> None:
-        self.reader = ImageReader(cfg)
+        self.reader = reader or ImageReader(cfg)
         require_dtype(dtype)
         self.model, meta = load_trained(cfg, checkpoint)
         if dtype != 'float32':
             replace_backbones(self.model, dtype)
         self.model.to(get_device())
         self.pictures = pictures
-        self.results = INFERENCERS[self.reader.host](cfg, self.model, meta, score_thr, classes)
+        self.results = RESULTS[self.reader.host](cfg, self.model, meta, score_thr, classes)
 
-    def __call__(self, path: str | Path, name: str = '') -> Prediction:
-        """Predict an image.
+    def __call__(self, path: str | Path, name: str | None = None) -> Prediction:
+        """Predict one image.
 
         Args:
             path: The file.
-            name: What it is called in the result and in errors, by default `path`.
+            name: What messages and the result call it, by default `path`.
 
         Raises:
             DataError: If it cannot be read or predicted.
@@ -201,8 +199,8 @@ class Predictor:
             result, labels = self.results.read(sample)
             picture = self.results.draw(rgb, sample) if self.pictures else None
         except Exception as error:  # An error of the host must not stop the other images.
-            cause = '' if isinstance(error, DataError) else _likely_cause(image, error)
-            raise DataError(f'{name} cannot be predicted{cause}: {error_text(error)}') from error
+            size = f'{image.shape[1]}x{image.shape[0]} pixels'
+            raise DataError(f'{name} ({size}) cannot be predicted: {error_text(error)}') from error
         return Prediction(picture, dict(image=name, **result), labels)
 
 
@@ -218,26 +216,25 @@ def predict_source(
     Yields:
         The `stem` for the files, and the prediction, or why there is none.
     """
+    is_remote = '://' in source.path
     try:
-        with (
-            get_local_path(source.path)
-            if '://' in source.path
-            else nullcontext(source.path) as path
-        ):
-            video = _open_video(path) if _kind_by_name(source.path) == 'video' else None
-            try:
-                if video is None:
+        with get_local_path(source.path) if is_remote else nullcontext(source.path) as path:
+            error = None
+            if _kind_by_name(source.path) != 'video':
+                try:
                     yield source.stem, predict(path, source.path)
-            except NotAnImageError:
-                video = _open_video(path)
-                if video is None:
-                    raise
-            if video is not None:
+                    return
+                except NotAnImageError as found:
+                    error = found
+            video = mmcv.VideoReader(path)
+            if video.opened and video.frame_cnt > 0:
                 yield from _predict_frames(predict, video, source)
-    except DataError as error:
-        yield source.stem, error
-    except (OSError, KeyError, ImportError) as error:  # Raised by the host's file backend.
-        yield source.stem, DataError(f'{source.path} cannot be opened: {error_text(error)}')
+            else:
+                raise error or DataError(f'{source.path} cannot be read as a video')
+    except DataError as found:
+        yield source.stem, found
+    except (OSError, KeyError, ImportError) as found:  # Raised by the host's file backend.
+        yield source.stem, DataError(f'{source.path} cannot be opened: {error_text(found)}')
 
 
 def _predict_frames(
@@ -261,42 +258,19 @@ def _predict_frames(
         )
 
 
-def _open_video(path: str) -> mmcv.VideoReader | None:
-    video = mmcv.VideoReader(path)
-    return video if video.opened and video.frame_cnt > 0 else None
-
-
 def _kind_by_name(path: str) -> str:
     return (mimetypes.guess_type(path)[0] or '').partition('/')[0]
 
 
-def _is_meant_as_image(path: str) -> bool:
-    """Return whether a file that cannot be loaded is an image by its name or its first bytes."""
-    return _kind_by_name(path) in ('image', 'video') or cv2.haveImageReader(path)
-
-
 def _note_pages(path: str | Path, name: str, image: NDArray[Any]) -> None:
     """Say on standard error that only the first page of a file was loaded."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            with Image.open(path) as file:
-                pages, size = getattr(file, 'n_frames', 1), file.size
-    except Exception:  # Pillow does not know the format.
-        return
-    if pages > 1 and sorted(size) == sorted(image.shape[:2]):
-        print(f'{name} has {pages} pages, of which the first is predicted', file=sys.stderr)
-
-
-def _likely_cause(image: NDArray[Any], error: Exception) -> str:
-    """Return how the size of an image may explain an error of the host."""
-    height, width = image.shape[:2]
-    size = f'{width}x{height} pixels'
-    if isinstance(error, MemoryError) or re.search(_NO_MEMORY, str(error), re.IGNORECASE):
-        return f', it is too large for the memory ({size})'
-    if min(height, width) < _NARROW or max(height, width) > _LONG * min(height, width):
-        return f', perhaps because it is too narrow ({size})'
-    return ''
+    # Pillow does not know the format, or warns of its size.
+    with suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        with Image.open(path) as file:
+            pages, size = getattr(file, 'n_frames', 1), file.size
+        if pages > 1 and sorted(size) == sorted(image.shape[:2]):
+            print(f'{name} has {pages} pages, of which the first is predicted', file=sys.stderr)
 
 
 def _to_rgb(image: NDArray[Any], is_bgr: bool) -> NDArray[np.uint8]:

@@ -18,13 +18,12 @@ from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 from torch import nn
 
-from ..config import ConfigView
+from ..config import SPLITS, ConfigView
 from ..engine.saving import AtomicCheckpointHook
 from ..errors import UserError
 from ..models.deploy import require_dtype
 from .config import read_config
 
-_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # torch refuses them, at other values than these, in a loader without worker processes.
 _WORKER_SETTINGS = dict(
     persistent_workers=False, prefetch_factor=None, multiprocessing_context=None, timeout=0
@@ -49,9 +48,9 @@ def load_config(args: argparse.Namespace) -> Config:
         _replace_sync_bn(cfg)
     if args.launcher != 'none':
         _start_processes(cfg)
-    if ConfigView(cfg).host == 'mmpretrain':
-        _complete_mmpretrain_loaders(cfg)
-    _fit_loaders_without_workers(cfg)
+    for split in SPLITS:
+        if loader := cfg.get(f'{split}_dataloader'):
+            _complete_loader(loader, ConfigView(cfg).host)
     return cfg
 
 
@@ -159,19 +158,12 @@ def _read_slurm(env: MutableMapping[str, str]) -> None:
         env['MASTER_ADDR'] = subprocess.check_output(nodes, text=True).split()[0]
 
 
-def _complete_mmpretrain_loaders(cfg: Config) -> None:
-    """Add the settings of loaders that mmpretrain's configs leave to its own tools."""
-    for name in _LOADERS:
-        loader = cfg.get(name)
-        if loader is not None:
-            loader.setdefault('collate_fn', dict(type='default_collate'))
-            loader.setdefault('pin_memory', torch.cuda.is_available())
-            loader.setdefault('persistent_workers', loader.get('num_workers', 0) > 0)
-
-
-def _fit_loaders_without_workers(cfg: Config) -> None:
-    """Turn off the settings of worker processes in loaders with `num_workers=0`."""
-    for name in _LOADERS:
-        loader = cfg.get(name)
-        if loader is not None and loader.get('num_workers', 0) == 0:
-            loader.update({k: v for k, v in _WORKER_SETTINGS.items() if k in loader})
+def _complete_loader(loader: ConfigDict, host: str | None) -> None:
+    """Add what mmpretrain's configs leave to its own tools, and make `num_workers=0` valid."""
+    workers = loader.get('num_workers', 0)
+    if host == 'mmpretrain':
+        loader.setdefault('collate_fn', dict(type='default_collate'))
+        loader.setdefault('pin_memory', torch.cuda.is_available())
+        loader.setdefault('persistent_workers', workers > 0)
+    if workers == 0:
+        loader.update({k: v for k, v in _WORKER_SETTINGS.items() if k in loader})

@@ -6,7 +6,6 @@ from typing import Any
 from mmcv.transforms import LoadAnnotations
 from mmengine.config import Config
 from mmengine.model import BaseModel, revert_sync_batchnorm
-from mmengine.registry import DATASETS
 from mmengine.runner import CheckpointLoader
 
 from ..config import ConfigView, Entry
@@ -42,13 +41,9 @@ def _find_metainfo(cfg: Config, loaded: Mapping[str, Any]) -> dict[str, Any]:
     found = {key.lower(): value for key, value in (meta.get('dataset_meta') or meta).items()}
     if found.get('classes'):
         return found
-    for dataset in ConfigView(cfg).datasets('test', 'val', 'train'):
-        settings = dict(dataset.entry.settings, lazy_init=True)
-        try:
-            return dict(DATASETS.build(settings).metainfo)
-        except (AttributeError, TypeError):  # A class without lazy_init or metainfo.
-            continue
-    return {}
+    view = ConfigView(cfg)
+    built = (view.build_lazily(each.entry) for each in view.datasets('test', 'val', 'train'))
+    return next((dict(dataset.metainfo) for dataset in built if dataset is not None), {})
 
 
 def inference_steps(cfg: Config) -> list[Entry]:

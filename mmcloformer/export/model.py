@@ -5,9 +5,8 @@ from typing import Any
 from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
 
-from ..apis.config import preprocessor_of
 from ..apis.trained import inference_steps
-from ..config import Entry, is_in_hosts
+from ..config import ConfigView, Entry, is_in_hosts
 from .graphs import ClassifierGraph, ExportError, Graph
 
 # Supported steps of a test pipeline: their arguments and the defaults; None is required.
@@ -40,7 +39,7 @@ def describe(
     Raises:
         ExportError: If the test pipeline changes the image in a step that is not supported.
     """
-    preprocessor = preprocessor_of(cfg)
+    preprocessor = ConfigView(cfg).preprocessor().settings
     load, *others = inference_steps(cfg)
     steps = [_read_step(step) for step in others[:-1]]  # The last one packs the results.
     if shape and graph.task != 'classification':

@@ -22,7 +22,6 @@ def cfg():
         ('workdir', 'work_dir'),
         ('experiment_nane', 'experiment_name'),
         ('optimizer.lr', 'optim_wrapper.optimizer.lr'),
-        ('optimzer.lr', 'optim_wrapper.optimizer.lr'),
         ('backbone.arch', 'model.backbone.arch'),
     ],
 )
@@ -56,8 +55,7 @@ def test_other_new_fields_are_told(cfg):
     (warning,) = apply_options(cfg, {'batch_size': 4})
     assert warning.endswith('did you mean train_dataloader.batch_size?')
     cfg.runner_type = 'RunnerOfAnotherPackage'
-    (warning,) = apply_options(cfg, {'train_dataloder.batch_size': 1})
-    assert warning.endswith('did you mean train_dataloader.batch_size?')
+    assert apply_options(cfg, {'train_dataloder.batch_size': 1}) == []
 
 
 def test_a_variable_that_other_fields_were_made_of(cfg):
@@ -75,20 +73,17 @@ def test_a_variable_that_other_fields_were_made_of(cfg):
 
 
 @pytest.mark.parametrize(
-    ('options', 'words'),
+    'options',
     [
-        ({'param_scheduler.7.end': 1}, "is a list of .*'7' is no index"),
-        ({'param_scheduler.end': 1}, "param_scheduler is a list of .*'end' is no index"),
-        ({'train_cfg.max_epochs.x': 1}, 'train_cfg.max_epochs is .* no group of fields'),
-        (
-            {'train_dataloader.dataset.pipeline.0': 1},
-            r'set train_dataloader.dataset.pipeline="\[...\]"',
-        ),
-        ({'new': 1, 'new.a': 2}, 'new, new.a contradict each other'),
+        {'param_scheduler.7.end': 1},
+        {'param_scheduler.end': 1},
+        {'train_cfg.max_epochs.x': 1},
+        {'train_dataloader.dataset.pipeline.0': 1},
+        {'new': 1, 'new.a': 2},
     ],
 )
-def test_an_option_that_does_not_fit(cfg, options, words):
-    with pytest.raises(ConfigError, match=words):
+def test_an_option_that_does_not_fit(cfg, options):
+    with pytest.raises(ConfigError, match=', '.join(options)):
         apply_options(cfg, options)
 
 

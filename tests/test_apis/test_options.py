@@ -72,17 +72,13 @@ def test_the_option_splits_at_the_first_equals_sign():
 
 
 def test_an_argument_without_a_value():
-    with pytest.raises(ConfigError) as error:
-        parse_options(['root=/data/My', 'Drive/new', 'set', 'b=1'])
-    assert "'Drive/new' is not of the form key=value" in str(error.value)
-    assert 'put quotes around both: "root=/data/My Drive/new set".' in str(error.value)
-    for argument in ('train_cfg.max_epochs', '=5', ''):
-        with pytest.raises(ConfigError, match=r'not of the form key=value\. Other arguments'):
-            parse_options([argument])
+    for argument in ('Drive/new', '=5', ''):
+        with pytest.raises(ConfigError, match=f"'{argument}' is not of the form key=value.*quotes"):
+            parse_options(['root=/data/My', argument, 'b=1'])
 
 
 @pytest.mark.parametrize('value', ['[1,2', '(1,2]', 'a), b', '[a,(b]', '1,2]'])
 def test_brackets_that_are_not_balanced(value):
-    with pytest.raises(ConfigError, match='the brackets are not balanced'):
+    with pytest.raises(ConfigError, match='brackets are not balanced'):
         parse_options([f'key={value}'])
     assert parse_value(f"'{value}'") == value

@@ -441,26 +441,15 @@ def test_what_is_no_image_by_name_and_content(predictors, tmp_path, name):
     assert isinstance(error.value, NotAnImageError) == name.startswith(('notes', 'a.json'))
 
 
-@pytest.mark.parametrize(
-    ('error', 'size', 'said'),
-    [
-        (IndexError('list index out of range'), (64, 48), ': IndexError: list index out of range'),
-        (KeyError('seg'), (640, 480), ": KeyError: 'seg'"),
-        (RuntimeError('too small'), (300, 1), ', perhaps because it is too narrow (300x1 pixels)'),
-        (ValueError(''), (40, 2000), ', perhaps because it is too narrow (40x2000 pixels)'),
-        (MemoryError(), (64, 48), ', it is too large for the memory (64x48 pixels)'),
-        (RuntimeError('CUDA out of memory.'), (64, 48), ', it is too large for the memory'),
-    ],
-)
-def test_errors_of_the_host(predictors, error, size, said, tmp_path, monkeypatch):
-    """They name the size only where it is a plausible cause."""
+@pytest.mark.parametrize('error', [IndexError('out of range'), MemoryError()])
+def test_errors_of_the_host(predictors, error, tmp_path, monkeypatch):
+    """They name the size, which may be the cause."""
     file = tmp_path / 'image.png'
-    Image.new('RGB', size).save(file)
+    Image.new('RGB', (300, 1)).save(file)
 
     def fail(batch):
         raise error
 
     monkeypatch.setattr(predictors['classifier'].model, 'test_step', fail)
-    with pytest.raises(DataError) as raised:
+    with pytest.raises(DataError, match=f'image.png .300x1 pixels. .*{type(error).__name__}'):
         predictors['classifier'](file)
-    assert str(raised.value).removeprefix(f'{file} cannot be predicted').startswith(said)

@@ -1,13 +1,11 @@
 """Reads the results of each host, and draws them with its own visualizer."""
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import VISUALIZERS
 from numpy.typing import NDArray
 
 from ..config import ConfigView
@@ -42,7 +40,9 @@ class Results:
         self.wanted = [self.names.index(name) for name in classes]
         self.score_thr = score_thr
         self.drawing = (cfg.get('default_hooks') or {}).get('visualization') or {}
-        model.dataset_meta = dict(classes=self.names or None, palette=meta.get('palette'))
+        self.palette: Any = meta.get('palette') or ()
+        self.visualizer: Any = None
+        self.settings: dict[str, Any] = {}  # of the visualizer's add_datasample
 
     def read(self, sample: Any) -> tuple[dict[str, Any], NDArray[Any] | None]:
         """Return the result of a sample and its label map; remove from it what is not wanted."""
@@ -50,7 +50,18 @@ class Results:
 
     def draw(self, image: NDArray[np.uint8], sample: Any) -> NDArray[np.uint8]:
         """Draw the result of a sample."""
-        raise NotImplementedError
+        self.visualizer.add_datasample('', image, sample, draw_gt=False, **self.settings)
+        picture: NDArray[np.uint8] = self.visualizer.get_image()
+        return picture
+
+    def build_visualizer(self, cfg: Config, default: Any) -> Any:
+        """Build the visualizer of the config, if it is of the host, without backends that write."""
+        entry = ConfigView(cfg).entry(cfg.get('visualizer'), 'visualizer', 'VISUALIZERS')
+        left_out = ('type', 'name', 'vis_backends', 'save_dir', '_scope_')
+        settings = {key: value for key, value in entry.settings.items() if key not in left_out}
+        visualizer = entry.kind(**settings) if entry.is_a(default) else default()
+        visualizer.dataset_meta = dict(classes=self.names or None, palette=self.palette)
+        return visualizer
 
     def name(self, label: int) -> str:
         """Return the name of a class.
@@ -69,17 +80,24 @@ class Results:
         return self.names[label]
 
 
-class _Detector(Results):
+class DetectorResults(Results):
+    """Boxes and masks, with the fields of mmdet's `DetInferencer`."""
+
     def __init__(self, cfg: Config, model: Any, *args: Any) -> None:
         from mmdet.apis import DetInferencer
         from mmdet.visualization import DetLocalVisualizer
 
         super().__init__(cfg, model, *args)
-        palette = model.dataset_meta['palette'] or 'random'
-        if not isinstance(palette[0], (int, str)):  # A colour per class, which is a list in mmdet.
-            palette = [*palette] if len(palette) >= len(self.names) else 'random'
-        model.dataset_meta['palette'] = palette
-        self.inferencer = _around(DetInferencer, cfg, model, DetLocalVisualizer)
+        self.palette = self.palette or 'random'
+        if not isinstance(self.palette[0], (int, str)):  # One colour per class, a list in mmdet.
+            is_whole = len(self.palette) >= len(self.names)
+            self.palette = [*self.palette] if is_whole else 'random'
+        threshold = -1 if self.score_thr is not None else self.drawing.get('score_thr', 0.3)
+        self.settings = dict(pred_score_thr=threshold)
+        self.visualizer = self.build_visualizer(cfg, DetLocalVisualizer)
+        self.inferencer = DetInferencer.__new__(DetInferencer)  # __init__ would build a model.
+        self.inferencer.model = model
+        model.dataset_meta = self.visualizer.dataset_meta
 
     def read(self, sample: Any) -> tuple[dict[str, Any], None]:
         found = sample.pred_instances
@@ -92,27 +110,21 @@ class _Detector(Results):
         result['names'] = [self.name(label) for label in result['labels']]
         return result, None
 
-    def draw(self, image: NDArray[np.uint8], sample: Any) -> NDArray[np.uint8]:
-        threshold = -1 if self.score_thr is not None else self.drawing.get('score_thr', 0.3)
-        return self.inferencer.visualize(
-            [image], [sample], return_vis=True, pred_score_thr=threshold
-        )[0]
 
+class SegmentorResults(Results):
+    """Label maps, and the share of each class."""
 
-class _Segmentor(Results):
     def __init__(self, cfg: Config, model: Any, *args: Any) -> None:
-        from mmseg.apis import MMSegInferencer
         from mmseg.visualization import SegLocalVisualizer
 
         super().__init__(cfg, model, *args)
         if self.score_thr is not None:
             raise UserError('--score-thr: a segmentor has no scores to compare with it')
         count = len(self.names)
-        if len(model.dataset_meta['palette'] or ()) != count:  # As mmseg's data sets do.
-            colors = np.random.RandomState(42).randint(0, 255, (count, 3))
-            model.dataset_meta['palette'] = colors.tolist()
+        if len(self.palette) != count:  # As mmseg's data sets do.
+            self.palette = np.random.RandomState(42).randint(0, 255, (count, 3)).tolist()
         self.dtype = np.uint16 if count + bool(self.wanted) > 256 else np.uint8
-        self.inferencer = _around(MMSegInferencer, cfg, model, SegLocalVisualizer)
+        self.visualizer = self.build_visualizer(cfg, SegLocalVisualizer)
 
     def read(self, sample: Any) -> tuple[dict[str, Any], NDArray[Any]]:
         found = sample.pred_sem_seg.data
@@ -126,11 +138,10 @@ class _Segmentor(Results):
             named = {self.names[i]: named.get(self.names[i], 0.0) for i in self.wanted}
         return dict(shares=named), found[0].cpu().numpy().astype(self.dtype)
 
-    def draw(self, image: NDArray[np.uint8], sample: Any) -> NDArray[np.uint8]:
-        return self.inferencer.visualize([image], [sample], return_vis=True)[0]
 
+class ClassifierResults(Results):
+    """The class of an image, or the classes of a multi-label head."""
 
-class _Classifier(Results):
     def __init__(self, cfg: Config, model: Any, *args: Any) -> None:
         from mmpretrain.models.heads import MultiLabelClsHead
         from mmpretrain.visualization import UniversalVisualizer
@@ -144,7 +155,7 @@ class _Classifier(Results):
                     'with a multi-label head have a threshold'
                 )
             model.head.thr = self.score_thr
-        self.visualizer = _build_visualizer(cfg, UniversalVisualizer)
+        self.visualizer = self.build_visualizer(cfg, UniversalVisualizer)
 
     def read(self, sample: Any) -> tuple[dict[str, Any], None]:
         scores, labels = sample.pred_score, sample.pred_label
@@ -155,58 +166,18 @@ class _Classifier(Results):
             else:
                 labels = wanted[scores[wanted].argmax(0, keepdim=True)]
             sample.set_pred_label(labels)
-        found = [self.name(label) for label in labels.tolist()]
+        names = [self.name(label) for label in labels.tolist()]
+        best = scores[labels].tolist()
         result: dict[str, Any] = dict(pred_scores=scores.tolist())
         if self.multiple:
-            result |= dict(labels=labels.tolist(), scores=scores[labels].tolist(), names=found)
-        else:
-            label = int(labels)
-            result |= dict(pred_label=label, pred_score=float(scores[label]), pred_class=found[0])
-        return result, None
+            return result | dict(labels=labels.tolist(), scores=best, names=names), None
+        return result | dict(pred_label=int(labels), pred_score=best[0], pred_class=names[0]), None
 
     def draw(self, image: NDArray[np.uint8], sample: Any) -> NDArray[np.uint8]:
         size = {k: v for k, v in self.drawing.items() if k in ('resize', 'rescale_factor')}
-        return self.visualizer.visualize_cls(
-            image, sample, classes=self.names or None, draw_gt=False, **size
-        )
+        return self.visualizer.visualize_cls(image, sample, draw_gt=False, **size)
 
 
-INFERENCERS: dict[str, type[Results]] = dict(
-    mmdet=_Detector, mmseg=_Segmentor, mmpretrain=_Classifier
+RESULTS: dict[str, type[Results]] = dict(
+    mmdet=DetectorResults, mmseg=SegmentorResults, mmpretrain=ClassifierResults
 )
-
-
-def _build_visualizer(cfg: Config, default: type) -> Any:
-    """Build the visualizer of a config, without backends that write files."""
-    settings = cfg.get('visualizer')
-    kind = ConfigView(cfg).resolve(settings, 'VISUALIZERS')
-    given = settings if isinstance(kind, type) and issubclass(kind, default) else {}
-    return VISUALIZERS.build(
-        dict(
-            given,
-            type=kind if given else default,
-            name=f'predict-{time.time_ns()}',
-            vis_backends=None,
-        )
-    )
-
-
-def _around(base: Any, cfg: Config, model: Any, visualizer: type) -> Any:
-    """Build an inferencer for a model with its weights, without the steps that load images."""
-
-    class Inferencer(base):
-        def _init_model(self, *args: Any) -> Any:
-            return model
-
-        def _init_pipeline(self, *args: Any) -> None:
-            return None
-
-        def _init_collate(self, *args: Any) -> None:
-            return None
-
-        def _init_visualizer(self, *args: Any) -> Any:
-            return _build_visualizer(cfg, visualizer)
-
-    inferencer = Inferencer(cfg)
-    inferencer.visualizer.dataset_meta = model.dataset_meta
-    return inferencer
