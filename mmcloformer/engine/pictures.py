@@ -6,7 +6,7 @@ from typing import Any
 
 import mmcv
 import numpy as np
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.dist import get_world_size
 from mmengine.fileio import get
 from mmengine.hooks import Hook
@@ -16,32 +16,23 @@ from mmengine.runner import Runner
 from ..config import HOSTS, ConfigView
 from ..errors import ConfigError
 
-# The visualization hook of each host, and the fields that let it draw every image.
-_HOST_HOOKS: dict[str, tuple[str, dict[str, Any]]] = {
-    'mmdet': ('DetVisualizationHook', dict(draw=True)),
-    'mmseg': ('SegVisualizationHook', dict(draw=True, interval=1)),
-    'mmpretrain': ('VisualizationHook', dict(enable=True, interval=1)),
-}
-
 
 @HOOKS.register_module()
 class PicturesHook(Hook):
-    """Draw every image of a test, with the sub-folders and the settings of the host's hook.
+    """Draw every image of a test into the sub-folder and under the name of the image.
 
     The hosts' own hooks write all pictures into one folder under the base names of the images. Of
     several images with the same name, mmdet and mmpretrain keep the last picture only.
 
     Args:
-        host: `mmdet`, `mmseg` or `mmpretrain`.
         folder: Folder for the pictures; a relative one is put into the folder of the run.
         backend_args: As in mmengine, for reading the images.
         **settings: Arguments of the visualizer.
     """
 
     def __init__(
-        self, host: str, folder: str, backend_args: dict[str, Any] | None = None, **settings: Any
+        self, folder: str, backend_args: dict[str, Any] | None = None, **settings: Any
     ) -> None:
-        self.host = host
         self.folder = folder
         self.backend_args = backend_args
         self.settings = settings
@@ -59,25 +50,21 @@ class PicturesHook(Hook):
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any, outputs: Sequence[Any]
     ) -> None:
-        """Draw each image of the batch. The pictures have the host's names."""
+        """Draw each image of the batch. An image without a path is named by its number."""
+        visualizer = runner.visualizer
         for index, sample in enumerate(outputs):
-            path = sample.get('img_path')
-            name = os.path.basename(path) if path else str(self.number)
-            folder = os.path.dirname(os.path.abspath(path)) if path else self.root
             self.number += 1
-            settings = dict(self.settings, data_sample=sample)
-            if self.host == 'mmpretrain':
-                file = f'{name}_0.png'
-                draw = runner.visualizer.visualize_cls
-                settings['image'] = _to_rgb(data_batch['inputs'], index)
+            path = sample.get('img_path')
+            name = os.path.relpath(os.path.abspath(path), self.root) if path else ''
+            if hasattr(visualizer, 'visualize_cls'):
+                draw, image = visualizer.visualize_cls, _to_rgb(data_batch['inputs'], index)
             else:
-                file = name if self.host == 'mmdet' else f'test_{name}_{self.number}.png'
-                draw = runner.visualizer.add_datasample
-                settings['image'] = mmcv.imfrombytes(
-                    get(path, backend_args=self.backend_args), channel_order='rgb'
-                )
-            out = os.path.join(runner.log_dir, self.folder, os.path.relpath(folder, self.root))
-            draw(name=name, out_file=os.path.join(out, file), step=self.number, **settings)
+                draw = visualizer.add_datasample
+                content = get(path, backend_args=self.backend_args)
+                image = mmcv.imfrombytes(content, channel_order='rgb')
+            name = name or f'{self.number}.png'
+            out_file = os.path.join(runner.log_dir, self.folder, name)
+            draw(name=name, image=image, data_sample=sample, out_file=out_file, **self.settings)
 
 
 def _to_rgb(inputs: Any, index: int) -> Any:
@@ -88,9 +75,7 @@ def _to_rgb(inputs: Any, index: int) -> Any:
 
 
 def draw_predictions(cfg: Config, folder: str) -> None:
-    """Add a `PicturesHook` in place of the host's visualization hook.
-
-    A custom hook is kept and set to draw.
+    """Add a `PicturesHook` with the settings of the host's visualization hook.
 
     Args:
         cfg: Config of a test, changed in place.
@@ -99,32 +84,13 @@ def draw_predictions(cfg: Config, folder: str) -> None:
     Raises:
         ConfigError: If the config is of no host.
     """
-    view = ConfigView(cfg)
-    host = view.host
-    if host is None:
+    if ConfigView(cfg).host is None:
         raise ConfigError(f'--show-dir needs a config of one of {", ".join(HOSTS)}')
-    name, drawing = _HOST_HOOKS[host]
-    if cfg.get('default_hooks') is None:
-        cfg.default_hooks = ConfigDict()
-    hook = dict(cfg.default_hooks.get('visualization') or {})
-    kind = view.resolve(hook, 'HOOKS') if hook else None
-    if kind is None or kind is view.resolve(f'{host}.{name}', 'HOOKS'):
-        settings = {
-            key: value
-            for key, value in hook.items()
-            if key not in ('type', 'draw', 'enable', 'interval', 'test_out_dir', 'out_dir')
-        }
-        if 'score_thr' in settings:
-            settings['pred_score_thr'] = settings.pop('score_thr')
-        hook = dict(settings, type='PicturesHook', host=host, folder=folder)
-    else:
-        hook.update(drawing)
-        if host == 'mmdet':
-            hook['test_out_dir'] = folder
-        else:
-            images = os.path.join(os.pardir, folder)  # Relative to the run's vis_data folder.
-            cfg.visualizer.vis_backends = [dict(type='LocalVisBackend', img_save_dir=images)]
-    cfg.default_hooks.visualization = hook
+    theirs = (cfg.get('default_hooks') or {}).get('visualization') or {}
+    names = dict(score_thr='pred_score_thr', backend_args='backend_args')
+    settings = {ours: theirs[name] for name, ours in names.items() if name in theirs}
+    hook = dict(settings, type='PicturesHook', folder=folder)
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
 
 
 def find_root(dataset: Any) -> str:

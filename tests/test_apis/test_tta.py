@@ -115,7 +115,7 @@ def test_a_classifier_averages_an_image_and_its_mirror_image(tested, tmp_path):
         'cloformer_xxs_shapes', '--tta', '--show-dir', 'pictures'
     )
     assert 'accuracy/top1' in metrics
-    assert len([*tmp_path.rglob('pictures/**/*.png')]) == len(predictions)
+    assert len([*tmp_path.rglob('pictures/**/*.*')]) == len(predictions)
     for prediction in predictions[:2]:
         pipeline = Compose(cfg.test_dataloader.dataset.pipeline[:-1])
         results = pipeline(dict(img_path=prediction['img_path']))

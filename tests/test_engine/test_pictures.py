@@ -6,29 +6,26 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from mmdet.engine.hooks import DetVisualizationHook
-from mmdet.models import RetinaNet
 from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.registry import HOOKS, init_default_scope
+from mmengine.registry import HOOKS
 from mmengine.structures import InstanceData, PixelData
 from mmpretrain.structures import DataSample
 from mmpretrain.visualization import UniversalVisualizer
-from mmseg.engine.hooks import SegVisualizationHook
-from mmseg.models import EncoderDecoder
 from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 from PIL import Image
 
-from mmcloformer.engine.pictures import _to_rgb, draw_predictions, find_root
+from mmcloformer.engine.pictures import draw_predictions, find_root
+from mmcloformer.errors import ConfigError
 
 NAMES = ['a/1.png', 'b/1.png', 'b/below/1.png', 'b/2.png']
 
 
 class Images:
-    """A data set, as far as the hooks ask."""
+    """A data set, as far as the hook asks."""
 
     def __init__(self, paths):
         self.paths = paths
@@ -45,13 +42,14 @@ def root(tmp_path):
     for level, name in enumerate(NAMES):
         file = tmp_path / 'images' / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        Image.new('RGB', (64, 48), (50 * level, 0, 0)).save(file)
+        Image.new('RGB', (64, 48), (50 * level, 0, 200)).save(file)
     return tmp_path
 
 
 def detection(path):
-    none = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0), scores=torch.zeros(0))
-    return DetDataSample(metainfo=dict(img_path=path), pred_instances=none)
+    boxes = dict(bboxes=torch.tensor([[0.0, 0, 9, 9]]), labels=torch.zeros(1, dtype=torch.long))
+    found = InstanceData(**boxes, scores=torch.tensor([0.5]))
+    return DetDataSample(metainfo=dict(img_path=path), pred_instances=found)
 
 
 def segmentation(path):
@@ -65,25 +63,21 @@ def classification(path):
 
 
 HOSTS = dict(
-    mmdet=('DetVisualizationHook', DetLocalVisualizer, detection),
-    mmseg=('SegVisualizationHook', SegLocalVisualizer, segmentation),
-    mmpretrain=('VisualizationHook', UniversalVisualizer, classification),
+    mmdet=(DetLocalVisualizer, detection),
+    mmseg=(SegLocalVisualizer, segmentation),
+    mmpretrain=(UniversalVisualizer, classification),
 )
 
 
-def draw(scope, work_dir, paths, folder='pictures', hook=None):
+def draw(host, work_dir, paths, folder='pictures', tta=False, **hook):
     """Draw in two batches, as `tools/test.py` sets the config up; returns the pictures."""
-    kind, visualizer, sample = HOSTS[scope]
-    init_default_scope(scope)
+    visualizer, sample = HOSTS[host]
     drawer = visualizer.get_instance('drawing')
-    drawer.dataset_meta = dict(classes=['one'], palette=[[0, 255, 0]])
-    hooks = dict(visualization=dict(type=kind) if hook is None else hook)
-    cfg = Config(dict(default_scope=scope, default_hooks=hooks))
+    drawer.dataset_meta = dict(classes=['one'], palette=[(0, 255, 0)])
+    cfg = Config(dict(default_scope=host, default_hooks=dict(visualization=hook)))
     draw_predictions(cfg, folder)
-    built = HOOKS.build(cfg.default_hooks.visualization)
+    built = HOOKS.build(cfg.custom_hooks[0])
     runner = SimpleNamespace(
-        work_dir=str(work_dir),
-        timestamp='run',
         log_dir=str(work_dir / 'run'),
         visualizer=drawer,
         logger=MMLogger.get_current_instance(),
@@ -95,107 +89,57 @@ def draw(scope, work_dir, paths, folder='pictures', hook=None):
             np.array(Image.open(path)) if path else np.zeros((48, 64, 3), np.uint8)
             for path in paths[batch : batch + 2]
         ]
-        inputs = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).flip(1)  # in BGR
+        inputs = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).flip(1)  # In BGR.
+        inputs = [inputs * 0, inputs] if tta else inputs
         outputs = [sample(path) for path in paths[batch : batch + 2]]
         built.after_test_iter(runner, batch // 2, dict(inputs=inputs), outputs)
     found = Path(work_dir, 'run', folder)
-    return {str(file.relative_to(found)): file for file in found.rglob('*.png')}
-
-
-EXPECTED = dict(
-    mmdet=NAMES,
-    mmseg=['a/test_1.png_1.png', 'b/test_1.png_2.png', 'b/below/test_1.png_3.png',
-           'b/test_2.png_4.png'],
-    mmpretrain=['a/1.png_0.png', 'b/1.png_0.png', 'b/below/1.png_0.png', 'b/2.png_0.png'],
-)  # fmt: skip
-
-
-@pytest.mark.parametrize('scope', HOSTS)
-@pytest.mark.parametrize('named', [False, True])
-def test_pictures_keep_the_folders_of_the_images(scope, named, root):
-    kind = HOSTS[scope][0]
-    hook = dict(type=f'{scope}.{kind}') if named else None
-    pictures = draw(scope, root, [str(root / 'images' / name) for name in NAMES], hook=hook)
-    assert sorted(pictures) == sorted(EXPECTED[scope])
-    if scope != 'mmseg':  # There the labels cover the image.
-        reds = [np.array(Image.open(pictures[name]))[-1, -1, 0] for name in EXPECTED[scope]]
-        assert reds == pytest.approx([0, 50, 100, 150], abs=8)
-
-
-@pytest.mark.parametrize('scope', HOSTS)
-def test_images_of_one_folder_are_drawn_into_one(scope, root, monkeypatch):
-    monkeypatch.chdir(root)
-    pictures = draw(scope, root, ['images/b/1.png', 'images/b/2.png'], folder=str(root / 'out'))
-    assert len(pictures) == 2
-    assert all('/' not in name for name in pictures)
-
-
-def test_colours_and_versions_of_an_image(tmp_path):
-    """mmpretrain's batches are in BGR; test-time augmentation has a batch per version."""
-    blue = torch.tensor([200, 0, 0], dtype=torch.uint8)[:, None, None].expand(1, 3, 48, 64)
-    for inputs in (blue, [blue.flip(1), blue]):
-        image = _to_rgb(inputs, 0)
-        assert image.shape == (48, 64, 3)
-        assert image[0, 0].tolist() == [0, 0, 200]
-
-
-def test_images_without_a_path(root):
-    """mmpretrain's hook names their pictures by number."""
-    pictures = draw('mmpretrain', root, [None] * 3)
-    assert sorted(pictures) == ['0_0.png', '1_0.png', '2_0.png']
+    return {
+        str(file.relative_to(found)): np.array(Image.open(file)) for file in found.rglob('*.png')
+    }
 
 
 @pytest.mark.parametrize(
-    'hooks',
-    [
-        {},
-        dict(default_hooks=None),
-        dict(default_hooks={}),
-        dict(default_hooks=dict(visualization=None)),
-    ],
+    ('host', 'tta'), [('mmdet', False), ('mmseg', False), ('mmpretrain', False), ('mmpretrain', 1)]
 )
+def test_pictures_have_the_names_folders_and_colours_of_the_images(host, tta, root):
+    pictures = draw(host, root, [str(root / 'images' / name) for name in NAMES], tta=tta)
+    assert sorted(pictures) == sorted(NAMES)
+    if host != 'mmseg':  # There the labels cover the image.
+        corners = [pictures[name][-1, -1].tolist() for name in NAMES]
+        expected = [[50 * level, 0, 200] for level in range(4)]
+        assert np.array(corners) == pytest.approx(np.array(expected), abs=8)
+
+
 @pytest.mark.parametrize('host', HOSTS)
-def test_configs_without_a_visualization_hook(hooks, host):
-    cfg = Config(dict(default_scope=host, **hooks))
-    draw_predictions(cfg, 'pictures')
-    assert cfg.default_hooks.visualization == dict(
-        type='PicturesHook', host=host, folder='pictures'
+def test_images_of_one_folder_are_drawn_into_one(host, root, monkeypatch):
+    monkeypatch.chdir(root)
+    pictures = draw(host, root, ['images/b/1.png', 'images/b/2.png'], folder=str(root / 'out'))
+    assert sorted(pictures) == ['1.png', '2.png']
+
+
+def test_images_without_a_path_are_numbered(root):
+    assert sorted(draw('mmpretrain', root, [None] * 3)) == ['1.png', '2.png', '3.png']
+
+
+def test_the_settings_of_the_hosts_hook_hold(root):
+    image = [str(root / 'images' / NAMES[0])]
+    settings = dict(type='DetVisualizationHook', backend_args=dict(backend='local'))
+    drawn, hidden = (
+        draw('mmdet', root / str(score), image, score_thr=score, **settings)['1.png']
+        for score in (0.4, 0.6)
     )
+    assert len(np.unique(hidden.reshape(-1, 3), axis=0)) == 1
+    assert len(np.unique(drawn.reshape(-1, 3), axis=0)) > 1
 
 
-@pytest.mark.parametrize(
-    ('model', 'hook'),
-    [(RetinaNet, DetVisualizationHook), (EncoderDecoder, SegVisualizationHook)],
-)
-def test_classes_in_place_of_names(model, hook):
-    """As in pure-Python configs, which set no scope."""
-    hooks = dict(visualization=dict(type=hook, wait_time=1, interval=9))
-    cfg = Config(dict(default_scope=None, model=dict(type=model), default_hooks=hooks))
+@pytest.mark.parametrize('hooks', [{}, dict(default_hooks=None), dict(custom_hooks=None)])
+def test_configs_without_hooks(hooks):
+    cfg = Config(dict(default_scope='mmseg', **hooks))
     draw_predictions(cfg, 'pictures')
-    host = model.__module__.partition('.')[0]
-    assert cfg.default_hooks.visualization == dict(
-        type='PicturesHook', host=host, folder='pictures', wait_time=1
-    )
-
-
-def test_the_settings_of_the_hosts_hook_are_kept():
-    hook = dict(type='DetVisualizationHook', score_thr=0.7, backend_args=dict(backend='local'))
-    cfg = Config(dict(default_scope='mmdet', default_hooks=dict(visualization=hook)))
-    draw_predictions(cfg, 'pictures')
-    found = cfg.default_hooks.visualization
-    assert (found.pred_score_thr, found.backend_args) == (0.7, dict(backend='local'))
-
-
-class OwnHook(SegVisualizationHook):
-    pass
-
-
-def test_a_hook_of_another_class_is_kept():
-    hooks = dict(visualization=dict(type=OwnHook))
-    cfg = Config(dict(default_scope='mmseg', default_hooks=hooks, visualizer={}))
-    draw_predictions(cfg, 'pictures')
-    assert cfg.default_hooks.visualization == dict(type=OwnHook, draw=True, interval=1)
-    assert cfg.visualizer.vis_backends[0].img_save_dir == '../pictures'
+    assert cfg.custom_hooks == [dict(type='PicturesHook', folder='pictures')]
+    with pytest.raises(ConfigError, match='--show-dir needs a config of one of mmdet'):
+        draw_predictions(Config({}), 'pictures')
 
 
 @pytest.mark.parametrize(
