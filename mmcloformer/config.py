@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.model import BaseDataPreprocessor
+from mmengine.registry import DATASETS, DefaultScope
 
 HOSTS = ('mmdet', 'mmseg', 'mmpretrain')
 SPLITS = ('train', 'val', 'test')
@@ -196,6 +197,16 @@ class ConfigView:
                 return built
             left_out += ['metainfo', 'classes']
         return None
+
+    def build_dataset(self, settings: Mapping[str, Any], **changes: Any) -> Any:
+        """Build a data set as the host does, whatever the default scope of this process is.
+
+        Args:
+            settings: The settings of the data set.
+            **changes: Fields to override.
+        """
+        with DefaultScope.overwrite_default_scope(self.host):
+            return DATASETS.build({**settings, **changes})
 
     def steps(self, pipeline: Any, field: str) -> tuple[Entry, ...]:
         """Return the transforms of a pipeline.

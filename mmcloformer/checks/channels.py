@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
-from itertools import combinations
 from typing import Any
 
 import torch
@@ -45,44 +44,29 @@ def channel_problems(view: ConfigView, splits: Sequence[str] = ()) -> Iterator[P
         view: The config.
         splits: Splits whose pipelines are checked; without any, only the model is.
     """
-    preprocessor = _Preprocessor(view)
-    for field, wanted in _backbones(view):
-        if not preprocessor.is_known(wanted):
-            continue
-        if not splits and preprocessor.apply(wanted) != wanted:
-            yield preprocessor.problem(preprocessor.entry.field, None, field, wanted)
-        for dataset in view.datasets(*splits):
-            loaded = _loaded_channels(view, dataset.steps)
-            if preprocessor.apply(wanted if loaded is None else loaded) != wanted:
-                where = f'{dataset.entry.field}.pipeline'
-                yield preprocessor.problem(where, loaded, field, wanted)
+    if not splits:
+        yield from _disagreements(view, view.preprocessor().field, None)
+    for dataset in view.datasets(*splits):
+        where = f'{dataset.entry.field}.pipeline'
+        yield from _disagreements(view, where, _loaded_channels(view, dataset.steps))
 
 
-def first_image_problems(view: ConfigView, split: str, dataset: BaseDataset) -> Iterator[Problem]:
+def first_image_problems(view: ConfigView, field: str, dataset: BaseDataset) -> Iterator[Problem]:
     """Load the first image of a data set as training does, and compare its number of channels.
 
     This finds what `channel_problems` cannot know, such as the bands of a TIFF file.
 
     Args:
         view: The config.
-        split: `train`, `val` or `test`.
-        dataset: A built data set of that split.
-
-    Yields:
-        Nothing if `channel_problems` finds a problem of this split, or the image cannot be loaded.
+        field: Field of the data set.
+        dataset: The data set. Nothing happens if its first image cannot be loaded.
     """
-    backbones = [*_backbones(view)]
-    if not backbones or [*channel_problems(view, (split,))]:
-        return
     try:
         image = dataset[0]['inputs']
     except Exception:  # Any error of the host; examining the sample reports it.
         return
-    preprocessor = _Preprocessor(view)
-    for field, wanted in backbones if getattr(image, 'ndim', 0) == 3 else ():
-        if preprocessor.is_known(wanted) and preprocessor.apply(len(image)) != wanted:
-            where = f'{split}_dataloader.dataset.pipeline'
-            yield preprocessor.problem(where, len(image), field, wanted)
+    if getattr(image, 'ndim', 0) == 3:
+        yield from _disagreements(view, f'{field}.pipeline', len(image))
 
 
 def backbone_channels(view: ConfigView) -> int | None:
@@ -90,92 +74,67 @@ def backbone_channels(view: ConfigView) -> int | None:
     return next((node.value.get('in_channels', 3) for node in view.parts(CloFormer)), None)
 
 
-class _Preprocessor:
-    """The data preprocessor of a config, as a function of the number of channels."""
+def _disagreements(view: ConfigView, where: str, loaded: int | None) -> Iterator[Problem]:
+    """Yield which backbones do not get their number of channels, and what to set.
 
-    def __init__(self, view: ConfigView) -> None:
-        self.entry = view.preprocessor()
-        self._host = view.host
-
-    def apply(self, channels: int, **changes: Any) -> int | None:
-        """Return the number of channels that come out, or None if it fails.
-
-        Args:
-            channels: Number of channels of an image.
-            **changes: Settings of the preprocessor to try instead of its own.
-        """
-        images = torch.zeros(1, channels, 8, 8)
-        data = dict(inputs=images if self._host == 'mmpretrain' else [*images], data_samples=None)
-        try:
-            models = import_module(f'{self._host}.registry').MODELS
-            settings = {**self.entry.settings, **changes, 'type': self.entry.kind}
-            inputs = models.build(settings)(data)['inputs']
-            return int(inputs[0].shape[-3])
-        except Exception:  # Whatever the host raises for settings or images that do not fit.
-            return None
-
-    def is_known(self, channels: int) -> bool:
-        """Return whether its effect on the number of channels is known if it does not normalise."""
-        neutral = dict.fromkeys(('mean', 'std'), None) | dict.fromkeys(_CONVERSIONS, False)
-        given = {key: value for key, value in neutral.items() if key in self.entry.settings}
-        return self.apply(channels, **given) == channels
-
-    def problem(self, where: str, loaded: int | None, backbone: str, wanted: int) -> Problem:
-        """Return a disagreement and the fewest changes that resolve it.
-
-        Args:
-            where: Field of the pipeline, or of the preprocessor.
-            loaded: Number of channels of the images; None if it is unknown.
-            backbone: Field of the backbone.
-            wanted: Its `in_channels`.
-        """
-        settings, field = self.entry.settings, self.entry.field
-        lengths = [len(settings.get(key) or [0]) for key in ('mean', 'std')]
-        normalisation = f'{field} has a mean of {lengths[0]} and a std of {lengths[1]} values'
-        color = _COLOR_TYPES.get(wanted, 'unchanged')
-        values = f'{wanted} value{"s" * (wanted > 1)}'
-        # Possible changes: the settings to try, the current value, the advice.
-        choices: list[tuple[dict[str, Any], str, str]] = [
-            (
-                dict(channels=wanted),
-                '',
-                f"color_type='{color}' of LoadImageFromFile (or other files)",
-            ),
-            (_normalisation(wanted), normalisation, f'mean and std of {values}'),
-            (_normalisation(1), normalisation, 'mean and std of 1 value, or None'),
-            *(
-                ({key: False}, f'{field}.{key}=True', f'{key}=False')
-                for key in _CONVERSIONS
-                if settings.get(key)
-            ),
-        ]  # fmt: skip
-        start = dict(channels=wanted if loaded is None else loaded)
-        if loaded in (None, wanted):
-            del choices[0]
-        several = (each for size in (1, 2, 3) for each in combinations(choices, size))
-        for chosen in several:
-            if self.apply(**_merged(start, *(each for each, _, _ in chosen))) == wanted:
-                break
-        else:
-            chosen = ()
-        found = [f'{backbone}={wanted}', *(now for _, now, _ in chosen if now)]
+    Args:
+        view: The config.
+        where: Field of the pipeline, or of the preprocessor.
+        loaded: Number of channels of the images; None if it is unknown.
+    """
+    preprocessor = view.preprocessor()
+    settings, field = preprocessor.settings, preprocessor.field
+    off = dict.fromkeys(('mean', 'std')) | dict.fromkeys(_CONVERSIONS, False)
+    neutral = {key: value for key, value in off.items() if key in settings}
+    lengths = [len(settings.get(key) or [0]) for key in ('mean', 'std')]
+    for backbone, wanted in _backbones(view):
+        channels = wanted if loaded is None else loaded
+        known = _normalised(view, wanted, neutral) == wanted
+        if not known or (given := _normalised(view, channels)) == wanted:
+            continue
+        found, advice = [f'{backbone}={wanted}'], []
+        if channels != wanted:
+            color = _COLOR_TYPES.get(wanted, 'unchanged')
+            advice.append(f"color_type='{color}' of LoadImageFromFile (or other files)")
+        converting = [key for key in _CONVERSIONS if settings.get(key)]
+        if _normalised(view, wanted, dict.fromkeys(converting, False)) != wanted:
+            found.append(f'{field} has a mean of {lengths[0]} and a std of {lengths[1]} values')
+            advice.append(
+                f'mean and std of {wanted} value{"s" * (wanted > 1)}'
+                if wanted in _COLOR_TYPES
+                else 'mean and std of 1 value, or None'
+            )
+        if wanted != 3:
+            found += [f'{field}.{key}=True' for key in converting]
+            advice += [f'{key}=False' for key in converting]
         if loaded is not None:
             found.insert(0, f'images of {loaded} channel{"s" * (loaded > 1)}')
-        given = None if loaded is None else self.apply(loaded)
-        otherwise = f', or {backbone}={given}' if given else ''
-        return Problem(
+        otherwise = f', or {backbone}={given}' if given and loaded is not None else ''
+        yield Problem(
             where,
             f'the numbers of channels disagree: {", ".join(found)}',
-            f'set {", ".join(advice for _, _, advice in chosen)}{otherwise}',
+            f'set {", ".join(advice)}{otherwise}',
         )
 
 
-def _normalisation(values: int) -> dict[str, Any]:
-    return dict(mean=[0.0] * values, std=[1.0] * values)
+def _normalised(
+    view: ConfigView, channels: int, changes: Mapping[str, Any] | None = None
+) -> int | None:
+    """Return the number of channels that the preprocessor returns, or None if it fails.
 
-
-def _merged(*several: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for each in several for key, value in each.items()}
+    Args:
+        view: The config.
+        channels: Number of channels of an image.
+        changes: Settings of the preprocessor to try instead of its own.
+    """
+    preprocessor, images = view.preprocessor(), torch.zeros(1, channels, 8, 8)
+    data = dict(inputs=images if view.host == 'mmpretrain' else [*images], data_samples=None)
+    try:
+        models = import_module(f'{view.host}.registry').MODELS
+        settings = {**preprocessor.settings, **(changes or {}), 'type': preprocessor.kind}
+        return int(models.build(settings)(data)['inputs'][0].shape[-3])
+    except Exception:  # Whatever the host raises for settings or images that do not fit.
+        return None
 
 
 def _backbones(view: ConfigView) -> Iterator[tuple[str, int]]:

@@ -4,7 +4,8 @@ import contextlib
 import sys
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from mmengine import fileio
@@ -13,23 +14,24 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
 from rich.console import Console
 from rich.progress import track
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ..config import SPLITS, ConfigView, DatasetEntry
 from ..errors import ConfigError, DataError, join_first
 from .channels import first_image_problems
-from .coco import class_names, coco_problems
+from .coco import coco_problems
 from .evaluators import evaluator_problems
-from .heads import head_numbers
-from .labels import UNITS, absent_classes, labels_are_known, unlearnable
-from .listing import build_dataset, left_out_problems, listing_problems
+from .labels import class_number, count_problems
+from .listing import filter_problems, left_out_problems, listing_problems
 from .presence import check_present, config_problems
 from .problem import Fault, Problem
-from .samples import Expected, sample_problems
+from .samples import Expected, examine_sample
 from .schedule import schedule_problems
 
 # Maximum number of XML files that are read for the names of classes.
 _MOST = 1000
+# In mmengine's error about a data set without samples, which it cannot serialise.
+_NO_SAMPLES = 'at least one array'
 
 
 class Findings(NamedTuple):
@@ -68,15 +70,18 @@ def check_dataset(cfg: Config, workers: int) -> Findings:
         splits = [split for split in splits if split != 'test' or 'val' not in splits]
     check_present(cfg, splits)
     init_default_scope(view.host or 'mmengine')
-    samples: dict[str, int] = {}
     problems = [
         *config_problems(view, splits),
         *evaluator_problems(view, SPLITS),
         *coco_problems(view, splits, thorough=True),
         *listing_problems(view, splits),
+        *(p for leaf in view.datasets(*splits) for p in left_out_problems(view, leaf.entry)),
     ]
+    wrong = [each.field for each in problems if each.severity == 'error']
+    samples: dict[str, int] = {}
     for split in splits:
-        problems += _split_problems(view, split, workers, samples, problems)
+        samples[split], found = _examine_split(view, split, workers, wrong)
+        problems += found
     if 'train' in splits:
         problems += schedule_problems(view, samples['train'])
     problems = list(dict.fromkeys(problems))
@@ -87,104 +92,104 @@ def check_dataset(cfg: Config, workers: int) -> Findings:
     )
 
 
-def _split_problems(
-    view: ConfigView,
-    split: str,
-    workers: int,
-    samples: dict[str, int],
-    known: Sequence[Problem],
-) -> list[Problem]:
-    """Examine one split, and count its samples.
+def _examine_split(
+    view: ConfigView, split: str, workers: int, wrong: Sequence[str]
+) -> tuple[int, list[Problem]]:
+    """Load every sample of a split.
 
-    What is known of a data set explains why the host cannot build it, or why it has no labels.
+    Args:
+        view: The config.
+        split: `train`, `val` or `test`.
+        workers: Number of worker processes.
+        wrong: Fields with known problems, which explain why a data set cannot be built, or has no
+            labels.
+
+    Returns:
+        The number of samples, and the problems.
     """
-    host, where = view.host, f'{split}_dataloader.dataset'
-    explained = {each.field for each in known if each.severity == 'error'}
     leaves = list(view.datasets(split))
-    built: list[tuple[DatasetEntry, BaseDataset]] = []
+    annotated = {name for leaf in leaves for name in _annotated_names(view, leaf)}
     problems: list[Problem] = []
+    built: list[BaseDataset] = []
+    counts: Counter[int] = Counter()
     for leaf in leaves:
         field = leaf.entry.field
+        explained = any(each.startswith(field) for each in wrong)
         try:
             dataset = _build(view, leaf)
-            if isinstance(dataset, BaseDataset):
-                built.append((leaf, dataset))
-                problems += left_out_problems(view, leaf, len(dataset))
-            else:
-                kind = type(dataset).__name__
-                problems.append(Problem(field, f'a {kind} is not examined', '', severity='warning'))
-        except DataError as error:
-            if not any(each.startswith(field) for each in explained):
-                problems.append(Problem(field, *_unbuilt_fault(view, leaf, str(error))))
-    counts: Counter[int] = Counter()
-    for leaf, dataset in built:
-        expected = Expected(
-            leaf.entry.field, _num_classes(view, dataset), view.ignored_labels(split)
-        )
-        found = [*_examine(dataset, expected, workers, split, counts)]
-        problems += found
+        except Exception as error:  # Any error of the host is a finding.
+            if not explained:
+                problems.append(Problem(field, *_unbuilt_fault(view, leaf, error, annotated)))
+            continue
+        if not isinstance(dataset, BaseDataset):
+            found = f'a {type(dataset).__name__} is not examined'
+            problems.append(Problem(field, found, '', severity='warning'))
+            continue
+        built.append(dataset)
+        problems += filter_problems(view, leaf.entry, len(dataset))
+        expected = Expected(field, class_number(view, dataset), view.ignored_labels(split))
+        bad = False
+        for found_here, labels in _examine(dataset, expected, workers, split):
+            problems += found_here
+            counts.update(labels)
+            bad = bad or any(each.severity == 'error' for each in found_here)
         # The whole pipeline runs on good files only: a bad mask can take all memory.
-        if not any(each.severity == 'error' for each in found):
-            problems += first_image_problems(view, split, dataset)
-    samples[split] = sum(len(dataset) for _, dataset in built)
-    names = _class_names(view, built[0][1]) if built and _labels_are_used(view, leaves) else []
-    if names and host:
-        partial = any(dataset._indices is not None for _, dataset in built)
-        unusable = [*unlearnable(host, split, counts, len(names), partial)]
-        if not unusable:
-            annotated = {name for leaf, _ in built for name in _annotated_names(view, leaf)}
-            problems += absent_classes(host, split, counts, names, annotated)
-        elif not any(each.startswith(where) for each in explained):
-            problems += unusable
-    complete = built and len(built) == len(leaves)
-    if host == 'mmdet' and split != 'test' and complete and not any(map(_has_objects, built)):
-        problems.append(Problem(where, *_no_objects_fault(view, leaves)))
-    return problems
+        if not bad and f'{field}.pipeline' not in wrong:
+            problems += first_image_problems(view, field, dataset)
+    where = f'{split}_dataloader.dataset'
+    if built:
+        explained = any(each.startswith(where) for each in wrong)
+        counted = count_problems(view, split, counts, built[0], annotated)
+        problems += (each for each in counted if each.severity == 'warning' or not explained)
+    complete = view.host == 'mmdet' and split != 'test' and len(built) == len(leaves)
+    if built and complete and not any(map(_has_objects, built)):
+        problems.append(Problem(where, *_no_objects_fault(view, leaves, annotated)))
+    return sum(map(len, built)), problems
 
 
 def _build(view: ConfigView, leaf: DatasetEntry) -> Any:
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # pycocotools prints.
-            dataset = build_dataset(view, leaf.entry.settings)
-            if isinstance(dataset, BaseDataset):
-                dataset.full_init()
-    except Exception as error:  # Any error of the host is a finding.
-        # Raised when mmengine serialises an empty list.
-        empty = 'at least one array' in str(error)
-        raise DataError('' if empty else f'the host cannot read it ({error!r})') from error
+    with contextlib.redirect_stdout(sys.stderr):  # pycocotools prints.
+        dataset = view.build_dataset(leaf.entry.settings)
+        if isinstance(dataset, BaseDataset):
+            dataset.full_init()
     if not len(dataset):
-        raise DataError('')
+        raise ValueError(_NO_SAMPLES)
     return dataset
 
 
-def _unbuilt_fault(view: ConfigView, leaf: DatasetEntry, error: str) -> Fault:
-    if error:
-        return Fault(error, 'correct the annotation file, or the settings of the data set')
-    named = _foreign_names_fault(view, [leaf])
-    return named or Fault(
+def _unbuilt_fault(
+    view: ConfigView, leaf: DatasetEntry, error: Exception, annotated: Collection[str]
+) -> Fault:
+    if _NO_SAMPLES not in str(error):
+        return Fault(
+            f'the host cannot read it ({error!r})',
+            'correct the annotation file, or the settings of the data set',
+        )
+    return _foreign_names_fault(view, [leaf], annotated) or Fault(
         'the host finds no samples in it',
         'images without any object are left out of training: label some, or look at filter_cfg',
     )
 
 
-def _no_objects_fault(view: ConfigView, leaves: Sequence[DatasetEntry]) -> Fault:
-    if fault := _foreign_names_fault(view, leaves):
-        return fault
-    if all(hasattr(leaf.entry.kind, 'COCOAPI') for leaf in leaves):
-        form = 'a box is [x, y, width, height] in pixels'
-    else:
-        form = 'write the names of metainfo.classes as in the annotations; a box is in pixels'
-    return Fault(
+def _no_objects_fault(
+    view: ConfigView, leaves: Sequence[DatasetEntry], annotated: Collection[str]
+) -> Fault:
+    return _foreign_names_fault(view, leaves, annotated) or Fault(
         'the host leaves out every object',
-        f'{form}, at least one pixel wide and high, and overlaps the image',
+        'a box is in pixels ([x, y, width, height] in COCO files), at least one pixel wide and '
+        'high, and overlaps the image; names are those of metainfo.classes',
     )
 
 
-def _foreign_names_fault(view: ConfigView, leaves: Sequence[DatasetEntry]) -> Fault | None:
+def _foreign_names_fault(
+    view: ConfigView, leaves: Sequence[DatasetEntry], annotated: Collection[str]
+) -> Fault | None:
     """Return that no object has one of the classes, if the annotations are known to have others."""
-    names = [name for leaf in leaves for name in class_names(leaf.entry)]
-    annotated = {name for leaf in leaves for name in _annotated_names(view, leaf)}
-    if not annotated or annotated & set(names):
+    sets = [view.build_lazily(leaf.entry) for leaf in leaves] if annotated else []
+    names = [
+        name for each in sets if each is not None for name in each.metainfo.get('classes') or ()
+    ]
+    if not annotated or not set(names).isdisjoint(annotated):
         return None
     return Fault(
         f'the host leaves out every object: none is one of metainfo.classes ({join_first(names)}), '
@@ -209,64 +214,23 @@ def _annotated_names(view: ConfigView, leaf: DatasetEntry) -> set[str]:
     return names
 
 
-def _labels_are_used(view: ConfigView, leaves: Sequence[DatasetEntry]) -> bool:
-    """Return whether a model learns the labels that the loading steps give."""
-    if view.host == 'mmpretrain':
-        return bool([*head_numbers(view)])  # Pre-training without labels has no such head.
-    if view.host == 'mmseg':
-        return all(labels_are_known(leaf.steps) for leaf in leaves)
-    return view.host in UNITS
-
-
-def _num_classes(view: ConfigView, dataset: BaseDataset) -> int | None:
-    if view.host == 'mmdet':
-        return None
-    classes = dataset.metainfo.get('classes')
-    numbers = [number.classes for number in head_numbers(view)]
-    return min([*numbers, len(classes)] if classes else numbers, default=None)
-
-
-def _class_names(view: ConfigView, dataset: BaseDataset) -> list[str]:
-    """Return the names of the labels that `class_counts` counts; none for panoptic data."""
-    classes = dataset.metainfo.get('classes') or range(_num_classes(view, dataset) or 0)
-    return [] if 'thing_classes' in dataset.metainfo else [*map(str, classes)]
-
-
-def _has_objects(built: tuple[DatasetEntry, BaseDataset]) -> bool:
-    dataset = built[1]
+def _has_objects(dataset: BaseDataset) -> bool:
     return any(dataset.get_data_info(i).get('instances', True) for i in range(len(dataset)))
 
 
-class _Examined(Dataset[tuple[list[Problem], Counter[int]]]):
-    def __init__(self, dataset: BaseDataset, expected: Expected) -> None:
-        self._dataset = dataset
-        self._expected = expected
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __getitem__(self, index: int) -> tuple[list[Problem], Counter[int]]:
-        counts: Counter[int] = Counter()
-        return list(sample_problems(self._dataset, index, self._expected, counts)), counts
-
-
 def _examine(
-    dataset: BaseDataset, expected: Expected, workers: int, split: str, counts: Counter[int]
-) -> Iterator[Problem]:
+    dataset: BaseDataset, expected: Expected, workers: int, split: str
+) -> Iterator[tuple[list[Problem], Counter[int]]]:
     """Examine all samples in worker processes, as decoding masks holds the GIL."""
-    samples = DataLoader(
-        _Examined(dataset, expected),
+    samples: Any = DataLoader(
+        range(len(dataset)),  # type: ignore[arg-type]
         batch_size=None,
         num_workers=workers,
-        collate_fn=_uncollated,
+        collate_fn=partial(examine_sample, dataset, expected),  # Run by the workers.
         prefetch_factor=16 if workers else None,
     )
     try:
-        for found, labels in track(
-            samples, split, total=len(dataset), console=Console(stderr=True)
-        ):
-            yield from found
-            counts.update(labels)
+        yield from track(samples, split, total=len(dataset), console=Console(stderr=True))
     except RuntimeError as error:
         if 'DataLoader worker' not in str(error):
             raise
@@ -275,7 +239,3 @@ def _examine(
             'want of memory; --workers 1 needs the least, and --workers 0 examines the files in '
             'the order of the data set'
         ) from error
-
-
-def _uncollated(sample: Any) -> Any:
-    return sample

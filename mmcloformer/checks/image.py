@@ -12,31 +12,24 @@ import re
 import tempfile
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import cv2
-import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
 from .problem import Fault
 
 _FETCH = 'copy or download it again'
 _JPEG, _PNG = b'\xff\xd8\xff', b'\x89PNG'
-_SIGNATURES = (
-    (_PNG, 'PNG'),
-    (_JPEG, 'JPEG'),
-    (rb'GIF8', 'GIF'),
-    (rb'BM', 'BMP'),
-    (rb'RIFF....WEBP', 'WEBP'),
-    (rb'II\*\0|MM\0\*', 'TIFF'),
-    (rb'....ftyp(hei|hev|mif1|msf1)', 'HEIC'),
-    (rb'....ftypavi', 'AVIF'),
-    (rb'8BPS', 'PSD'),
-    (rb'%PDF', 'PDF'),
-    (rb'\s*(<\?xml[^>]*>\s*)?<svg', 'SVG'),
-)
+# Formats that Pillow does not know, or of which it may refuse the header.
+_SIGNATURES = {
+    _JPEG: 'JPEG',
+    _PNG: 'PNG',
+    rb'RIFF....WEBP': 'WEBP',
+    rb'II\*\0|MM\0\*': 'TIFF',
+    rb'....ftyp(hei|hev|mif1|msf1|avi)': 'HEIC or AVIF',
+}
 _START_OF_SCAN, _END = b'\xff\xda', b'\xff\xd9'
 # libjpeg's warning that pixels are missing. Its other warnings also occur for complete pictures.
 _LOST_PIXELS = b'premature end of data segment'
@@ -49,13 +42,12 @@ def file_problem(content: bytes) -> Fault | None:
 
     Args:
         content: The whole file.
-
     """
     if not content:
         return Fault('is empty (0 bytes)', _FETCH)
     if content.startswith(_JPEG) and not _has_end(content):
         return Fault('is cut short, the end of the JPEG is missing', _FETCH)
-    if content.startswith(_PNG) and (fault := _fault_of_pixels(content)):
+    if content.startswith(_PNG) and (fault := _png_fault(content)):
         return Fault(f'is cut short or damaged ({fault})', _FETCH)
     return None
 
@@ -81,11 +73,9 @@ def unreadable_reason(content: bytes, error: Exception | None = None) -> Fault:
     kind = _kind(content)
     if kind is None:
         return Fault('is not an image', 'replace it')
-    if content.startswith(_PNG) and (fault := _fault_beside_pixels(content)):
-        return Fault(f'is cut short or damaged ({fault})', f'{_FETCH}, or save it again')
     return Fault(
         f'cannot be read by the host{said}, though it is a {kind}',
-        f'{_FETCH}, or save it as 8-bit JPEG or PNG',
+        f'{_FETCH}, or save it as 8-bit PNG',
     )
 
 
@@ -101,35 +91,6 @@ def seems_image(file: str) -> bool:
         return bool(start) and (cv2.haveImageReader(file) or _signature(start) is not None)
     except (OSError, cv2.error):
         return False
-
-
-def keeps_size(content: bytes) -> bool:
-    """Return whether an EXIF tag turns or mirrors a picture and leaves its width and height.
-
-    Args:
-        content: The whole file.
-    """
-    if b'Exif\0\0' not in content[:65536]:
-        return False
-    with warnings.catch_warnings(), suppress(Exception):  # Pillow refuses what others read.
-        warnings.simplefilter('ignore')
-        image = Image.open(io.BytesIO(content))
-        turn = image.getexif().get(ExifTags.Base.Orientation, 1)
-        return turn in (2, 3, 4) or (turn in (5, 6, 7, 8) and image.width == image.height)
-    return False
-
-
-def unused_bits(content: bytes) -> int | None:
-    """Return how many bits the values of a 16-bit image take; None if OpenCV reads no such image.
-
-    Args:
-        content: The whole file.
-    """
-    with suppress(cv2.error):
-        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-        if pixels is not None and pixels.dtype == np.uint16:
-            return int(pixels.max()).bit_length()
-    return None
 
 
 def error_text(error: Exception) -> str:
@@ -180,55 +141,21 @@ def _has_end(content: bytes) -> bool:
     return content.find(_END, position) >= 0
 
 
-class _Chunk(NamedTuple):
-    name: str
-    is_whole: bool
-    is_intact: bool
-    """Whether it has its checksum."""
-
-    @property
-    def is_critical(self) -> bool:
-        """Whether a picture needs the chunk; all others may be ignored."""
-        return self.name[:1].isupper()
-
-
-def _chunks(content: bytes) -> Iterator[_Chunk]:
-    """Yield the chunks of a PNG up to its end."""
-    view, position, name = memoryview(content), 8, ''
-    while position + 8 <= len(content) and name != 'IEND':
-        length = int.from_bytes(content[position : position + 4], 'big')
-        name = content[position + 4 : position + 8].decode('latin-1')
-        end = position + 12 + length
-        checksum = int.from_bytes(content[end - 4 : end], 'big')
-        yield _Chunk(
-            name, end <= len(content), zlib.crc32(view[position + 4 : end - 4]) == checksum
-        )
-        position = end
-
-
-def _fault_of_pixels(content: bytes) -> str | None:
+def _png_fault(content: bytes) -> str | None:
     """Return what is wrong with the chunks of a PNG that hold its size, colours and pixels."""
-    names = set()
-    for chunk in _chunks(content):
-        if chunk.is_critical and chunk.name != 'IEND':
-            if not chunk.is_whole:
-                return f'its chunk {chunk.name!r} ends early'
-            if not chunk.is_intact:
-                return f'the checksum of its chunk {chunk.name!r} is wrong'
-        names.add(chunk.name)
-    return None if 'IDAT' in names else 'it has no pixels'
-
-
-def _fault_beside_pixels(content: bytes) -> str | None:
-    """Return what is wrong with the other chunks of a PNG, which some decoders refuse."""
-    name = ''
-    for chunk in _chunks(content):
-        name = chunk.name
-        if not chunk.is_whole:
-            return f'its chunk {name!r} ends early'
-        if not chunk.is_intact:
-            return f'the checksum of its chunk {name!r} is wrong'
-    return None if name == 'IEND' else 'its end is missing'
+    position, name, has_pixels = 8, b'', False
+    while position + 8 <= len(content) and name != b'IEND':
+        length = int.from_bytes(content[position : position + 4], 'big')
+        name, end = content[position + 4 : position + 8], position + 12 + length
+        if name[:1].isupper() and name != b'IEND':  # Decoders may ignore all others.
+            if end > len(content):
+                return f'its chunk {name.decode("latin-1")!r} ends early'
+            checksum = int.from_bytes(content[end - 4 : end], 'big')
+            if zlib.crc32(memoryview(content)[position + 4 : end - 4]) != checksum:
+                return f'the checksum of its chunk {name.decode("latin-1")!r} is wrong'
+            has_pixels = has_pixels or name == b'IDAT'
+        position = end
+    return None if has_pixels else 'it has no pixels'
 
 
 def _kind(content: bytes) -> str | None:
@@ -243,5 +170,5 @@ def _kind(content: bytes) -> str | None:
 
 
 def _signature(content: bytes) -> str | None:
-    matches = (kind for start, kind in _SIGNATURES if re.match(start, content, re.DOTALL))
+    matches = (kind for start, kind in _SIGNATURES.items() if re.match(start, content, re.DOTALL))
     return next(matches, None)

@@ -1,25 +1,30 @@
 """Checks that class labels and label maps fit the classes, and leave something to learn."""
 
+import io
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-import mmcv
 import numpy as np
 from mmcv.transforms import LoadAnnotations
+from mmengine.dataset import BaseDataset
 from numpy.typing import NDArray
+from PIL import Image
 
 from ..config import ConfigView, is_in_hosts
 from ..errors import join_first
 from .heads import head_numbers
-from .listing import build_dataset
 from .problem import Fault, Problem
 
 IGNORED = -1
 """Key of `class_counts` for what the losses leave out."""
-UNITS = dict(mmdet='box', mmseg='pixel', mmpretrain='image')
-"""What has a label, by host."""
+_UNITS = dict(mmdet='box', mmseg='pixel', mmpretrain='image')  # What has a label, by host.
+_IGNORED_REMEDIES = dict(
+    box='they are crowds, difficult or ignored (iscrowd in COCO files); label single objects 0',
+    pixel='they hold the ignore value (ignore_index, 255 by default; with reduce_zero_label also '
+    '0). Masks saved as 0 and 255 need the number of the class instead, 0, 1, ...',
+)
 # Label maps that are read before training at most. A good data set needs one or two.
 _MOST = 1000
 # Of the changes between neighbouring pixels, the share that goes on in the next pixel in the same
@@ -47,18 +52,16 @@ def class_fault(labels: Any, num_classes: int) -> Fault | None:
 def label_map_fault(
     info: Mapping[str, Any],
     content: bytes,
-    num_classes: int | None,
+    num_classes: int,
     ignored: Collection[int],
-    backend: str | None,
 ) -> Fault | None:
     """Return what is wrong with a label map that a host has loaded.
 
     Args:
         info: The loaded sample, with `img_shape` (H, W) and `gt_seg_map`.
         content: Content of the label map file.
-        num_classes: Number of classes; None if it is unknown.
+        num_classes: Number of classes.
         ignored: The labels that losses or evaluators leave out.
-        backend: Decoder of the host's loading step; None for mmcv's default.
     """
     labels: NDArray[Any] = info['gt_seg_map']
     if kind := _lossy_format(content):
@@ -75,11 +78,9 @@ def label_map_fault(
     if labels.shape != shape:
         sizes = [f'{width}x{height}' for height, width in (labels.shape, shape)]
         return Fault(f'is {sizes[0]}, its image {sizes[1]}', size_remedy(labels.shape, shape))
-    largest = _largest_wide_value(content, backend) if labels.dtype.itemsize == 1 else 0
+    largest = _largest_wide_value(content) if labels.dtype.itemsize == 1 else 0
     if largest > 255:
         return Fault(f'has values up to {largest}, which the host wraps at 256', 'use 8 bits')
-    if num_classes is None:
-        return None
     found = np.unique(labels)
     wrong = [label for label in found[found >= num_classes].tolist() if label not in ignored]
     if not wrong:
@@ -165,101 +166,89 @@ def label_map_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Prob
     if view.host != 'mmseg' or 'train' not in splits:
         return
     counts: Counter[int] = Counter()
-    read, partial = 0, False
+    read = 0
     try:
         ignored = view.ignored_labels('train')
         for entry, steps, _ in view.datasets('train'):
-            if not labels_are_known(steps):
-                return
             load = [step.settings for step in steps if step.is_a(LoadAnnotations)]
-            dataset = build_dataset(view, entry.settings, pipeline=load, serialize_data=False)
-            partial = partial or entry.settings.get('indices') is not None
+            dataset = view.build_dataset(entry.settings, pipeline=load, serialize_data=False)
             for index in range(len(dataset)):
                 counts += class_counts(dataset.prepare_data(index), ignored)
                 read += 1
                 if len(counts.keys() - {IGNORED}) > 1 or read == _MOST:
                     return
-        classes = len(dataset.metainfo.get('classes') or ())
-        number = classes or max(each.classes for each in head_numbers(view))
+        found = [*count_problems(view, 'train', counts, dataset)]
     except Exception:  # Another check reports what cannot be read.
         return
-    yield from unlearnable('mmseg', 'train', counts, number, partial)
+    yield from found
 
 
-def labels_are_known(steps: Sequence[Any]) -> bool:
-    """Return whether the loaded labels are those that are learned.
-
-    A later custom step may change them.
+def class_number(view: ConfigView, dataset: BaseDataset) -> int | None:
+    """Return the number that labels must be below; None if the host assigns labels, as mmdet does.
 
     Args:
-        steps: The transforms of a data set.
+        view: The config.
+        dataset: The data set.
     """
-    return all(is_in_hosts(step.kind) or step.is_a(LoadAnnotations) for step in steps)
+    if view.host == 'mmdet':
+        return None
+    classes = dataset.metainfo.get('classes')
+    numbers = [number.classes for number in head_numbers(view)]
+    return min([*numbers, len(classes)] if classes else numbers, default=None)
 
 
-def unlearnable(
-    host: str, split: str, counts: Mapping[int, int], num_classes: int, partial: bool
-) -> Iterator[Problem]:
-    """Yield why nothing can be learned from a split, or scored with it.
-
-    Args:
-        host: The host.
-        split: `train`, `val` or `test`.
-        counts: Sum of `class_counts` over the split; empty if it has no labels.
-        num_classes: Number of classes of the data set.
-        partial: Whether the config takes only some samples (`indices`).
-    """
-    unit, field = UNITS[host], f'{split}_dataloader.dataset'
-    found = [label for label in counts if label != IGNORED]
-    ignored, total = counts.get(IGNORED, 0), sum(counts.values())
-    if total and not found:
-        yield Problem(field, f'every {unit} is left out of loss and score', _ignored_remedy(host))
-    elif len(found) == 1 and num_classes > 1 and host != 'mmdet' and split == 'train':
-        text = f'has the label {found[0]}, so nothing can be learned'
-        if ignored:
-            share = f'{ignored / total:.1%} are left out of the loss'
-            found_text = f'every {unit} that counts {text}; {share}'
-            yield Problem(field, found_text, _ignored_remedy(host))
-        elif not partial:
-            yield Problem(field, f'every {unit} {text}', f'label them 0 to {num_classes - 1}')
-
-
-def absent_classes(
-    host: str,
+def count_problems(
+    view: ConfigView,
     split: str,
     counts: Mapping[int, int],
-    names: Sequence[str],
+    dataset: BaseDataset,
     annotated: Collection[str] = (),
 ) -> Iterator[Problem]:
-    """Yield which classes have no label in a split.
+    """Yield why nothing can be learned from a split or scored with it, or what classes it misses.
 
     Args:
-        host: The host.
+        view: The config.
         split: `train`, `val` or `test`.
         counts: Sum of `class_counts` over the split; empty if it has no labels.
-        names: Names of the classes, by label.
+        dataset: A data set of the split, which names the classes.
         annotated: Names in the annotations, if they are known.
     """
+    names = [*(dataset.metainfo.get('classes') or range(class_number(view, dataset) or 0))]
+    if not names or 'thing_classes' in dataset.metainfo or not _labels_are_used(view, split):
+        return
+    unit, field = _UNITS[view.host or ''], f'{split}_dataloader.dataset'
+    found, ignored = [label for label in counts if label != IGNORED], counts.get(IGNORED, 0)
+    learns = split == 'train' and view.host != 'mmdet' and len(names) > 1
+    selected = any(leaf.entry.settings.get('indices') for leaf in view.datasets(split))
     absent = [name for label, name in enumerate(names) if not counts.get(label)]
-    others = sorted(set(annotated) - set(names))
-    if absent and any(counts.get(label) for label in range(len(names))):
-        besides = f', and annotations of {join_first(others)} are dropped' if others else ''
+    if ignored and not found:
+        remedy = _IGNORED_REMEDIES[unit]
+        yield Problem(field, f'every {unit} is left out of loss and score', remedy)
+    elif learns and len(found) == 1 and (ignored or not selected):
+        which = f'{unit} that counts' if ignored else unit
+        remedy = _IGNORED_REMEDIES[unit] if ignored else f'label them 0 to {len(names) - 1}'
+        text = f'every {which} has the label {found[0]}, so nothing can be learned'
+        yield Problem(field, text, remedy)
+    elif absent and len(absent) < len(names):
+        others = sorted(set(annotated) - set(names))
+        dropped = f', and annotations of {join_first(others)} are dropped' if others else ''
         yield Problem(
-            f'{split}_dataloader.dataset',
-            f'{len(absent)} of {len(names)} classes have no {UNITS[host]}: {join_first(absent)}'
-            f'{besides}. This may be meant, as in a part of a data set',
+            field,
+            f'{len(absent)} of {len(names)} classes have no {unit}: {join_first(absent)}{dropped}. '
+            'This may be meant, as in a part of a data set',
             'if not, correct the labels or metainfo.classes',
             severity='warning',
         )
 
 
-def _ignored_remedy(host: str) -> str:
-    if host == 'mmseg':
-        return (
-            'they hold the ignore value (ignore_index, 255 by default; with reduce_zero_label also '
-            '0). Masks saved as 0 and 255 need the number of the class instead, 0, 1, ...'
-        )
-    return 'they are crowds, difficult or ignored (iscrowd in COCO files); label single objects 0'
+def _labels_are_used(view: ConfigView, split: str) -> bool:
+    """Return whether a model learns the labels that the loading steps give."""
+    if view.host == 'mmpretrain':
+        return bool([*head_numbers(view)])  # Pre-training without labels has no such head.
+    if view.host == 'mmseg':  # A later step of the user may change them.
+        steps = [step for dataset in view.datasets(split) for step in dataset.steps]
+        return all(is_in_hosts(step.kind) or step.is_a(LoadAnnotations) for step in steps)
+    return view.host == 'mmdet'
 
 
 def _lossy_format(content: bytes) -> str | None:
@@ -269,11 +258,9 @@ def _lossy_format(content: bytes) -> str | None:
     return 'lossy WebP' if is_webp and b'VP8 ' in content[12:64] else None
 
 
-def _largest_wide_value(content: bytes, backend: str | None) -> int:
+def _largest_wide_value(content: bytes) -> int:
     """Return the largest value of an image of more than 8 bits, or 0 for other images."""
-    if content.startswith(b'\x89PNG') and content[24] <= 8:
-        return 0
     with suppress(Exception):  # A custom step may read it in another way.
-        labels = mmcv.imfrombytes(content, flag='unchanged', backend=backend)
-        return int(labels.max()) if labels.dtype.itemsize > 1 else 0
+        image = Image.open(io.BytesIO(content))
+        return int(np.asarray(image).max()) if image.mode[0] in 'IF' else 0
     return 0

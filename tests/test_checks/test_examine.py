@@ -212,32 +212,28 @@ def test_a_byte_order_mark(detector, examine):
     assert all('begins with a byte-order mark' in problem for problem in problems)
 
 
-def test_the_list_of_a_segmentor_from_windows(scenes, examine):
+def test_a_list_from_windows(scenes, examine):
     cfg, root = scenes('mmseg')
-    for folder in ('images', 'annotations'):
-        below = root / folder / 'training' / 'below'
-        below.mkdir()
-        next(iter(sorted((root / folder / 'training').glob('*.*')))).rename(
-            below / f'1.{"jpg" if folder == "images" else "png"}'
-        )
-    (root / 'list.txt').write_text('below\\1\r\n', encoding='utf-8-sig')
+    for file in [*(root / 'images/training').iterdir(), *(root / 'annotations/training').iterdir()]:
+        (file.parent / 'below').mkdir(exist_ok=True)
+        file.rename(file.parent / 'below' / file.name)
+    names = [f'below\\{file.stem}\r\n' for file in (root / 'images/training/below').iterdir()]
     cfg.val_dataloader = cfg.test_dataloader = None
     cfg.train_dataloader.dataset.ann_file = 'list.txt'
-    problems = examine(cfg)[1]
-    assert 'list.txt (train_dataloader.dataset.ann_file): begins with a byte-order' in problems[0]
-    assert '1 paths have back-slashes' in problems[1]
-    (root / 'list.txt').write_text('below\\1\r\n')
-    problems = examine(cfg)[1]
-    assert '1 paths have back-slashes, the first is below\\1; write slashes' in problems[0]
-    assert f'is missing, {root}/images/training/below/1.jpg exists; write /' in problems[1]
-    (root / 'list.txt').write_text('below/1\r\n')
+    listed = root / 'list.txt'
+    listed.write_text(''.join(names[:2]), encoding='utf-8-sig')
+    mark, missing = examine(cfg)[1]
+    assert 'list.txt (train_dataloader.dataset.ann_file): begins with a byte-order' in mark
+    assert '2 files' in missing
+    assert 'write / in place of' in missing
+    listed.write_text(''.join(names).replace('\\', '/'))
     assert examine(cfg)[1] == []
 
 
 def test_a_worker_that_is_killed(detector, monkeypatch):
     """By the system, for want of memory."""
     monkeypatch.setattr(
-        'mmcloformer.checks.examine.sample_problems', lambda *_: os.kill(os.getpid(), 9)
+        'mmcloformer.checks.examine.examine_sample', lambda *_: os.kill(os.getpid(), 9)
     )
     with pytest.raises(DataError, match='want of memory; --workers 1 needs the least'):
         check_dataset(detector[0], workers=1)

@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import re
 import shutil
 import subprocess
 
@@ -97,19 +98,6 @@ def test_lists_of_every_host(scope, root):
         (problem,) = problems(cfg)
         assert f'{file} (train_dataloader.dataset.ann_file): ' in problem
         assert 'save it as UTF-8' in problem
-    file.write_bytes('ähre/1.png'.encode('cp1252'))
-    assert 'not UTF-8' in problems(cfg)[0]
-    file.write_text(LINES[scope].replace('/', '\\'))
-    (problem,) = problems(cfg)
-    assert '1 paths have back-slashes, the first is below\\1' in problem
-    assert f"sed -i 's#\\\\#/#g' {file}" in problem
-
-
-@pytest.mark.parametrize('scope', LINES)
-def test_a_file_whose_name_has_a_back_slash(scope, root):
-    (root / 'images' / 'below\\1.png').touch()
-    (root / 'list.txt').write_text(LINES[scope].replace('/', '\\'))
-    assert problems(config(root, scope)) == []
 
 
 def test_names_of_classes_and_other_formats(root):
@@ -209,10 +197,8 @@ def test_what_is_left_out_is_an_image_by_its_content(segmentation, examine):
 def test_mmseg_takes_none(segmentation, examine):
     cfg, folder = segmentation
     rename(folder.iterdir(), *['.JPG'] * 8)
-    with pytest.raises(DataError, match=r"no image is left: 8 of 8 .* \(8 \.JPG\).*'\.jpg'"):
-        check_data(cfg, ('train',))
     _, (problem,), _ = examine(cfg)
-    assert 'img_suffix' in problem
+    assert re.search(r'no image is left: 8 of 8 .* \(8 \.JPG\).*img_suffix', problem)
     for split in ('train', 'val', 'test'):
         cfg[f'{split}_dataloader'].dataset.img_suffix = '.JPG' if split == 'train' else '.jpg'
     assert examine(cfg)[1] == []
@@ -256,9 +242,8 @@ def test_mmpretrain_takes_none(classification, examine):
     cfg, folder = classification
     for file in [*folder.rglob('*.*')]:
         file.rename(file.with_suffix('.webp'))
-    with pytest.raises(DataError, match=r'no image is left: .*\.webp\); .*extensions'):
-        check_data(cfg, ('train',))
-    assert any('no image is left' in each for each in examine(cfg)[1])
+    (problem,) = examine(cfg)[1]
+    assert re.search(r'no image is left: .*\.webp\); .*extensions', problem)
 
 
 def small_first(content, number):

@@ -12,11 +12,15 @@ from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
 from mmcloformer.checks.problem import render
-from mmcloformer.checks.samples import Expected, sample_problems
+from mmcloformer.checks.samples import Expected, examine_sample
 
 from .odd_images import BAD, DISPUTED, GOOD, HEADER, NOISE, PIXELS, encode, huge, photo, png
 
 FIELD = 'train_dataloader.dataset'
+
+
+def sample_problems(dataset, num_classes=None, index=0):
+    return examine_sample(dataset, Expected(FIELD, num_classes), index)[0]
 
 
 def image_problems(folder, content):
@@ -25,7 +29,7 @@ def image_problems(folder, content):
     dataset = CustomDataset(
         data_prefix=str(folder), with_label=False, pipeline=[dict(type='LoadImageFromFile')]
     )
-    return render(sample_problems(dataset, 0, Expected(FIELD)))
+    return render(sample_problems(dataset))
 
 
 def label_map_problems(folder, content, **loading):
@@ -40,7 +44,7 @@ def label_map_problems(folder, content, **loading):
         img_suffix='.png',
         pipeline=[dict(type='LoadImageFromFile'), dict(type='mmseg.LoadAnnotations', **loading)],
     )
-    found = sample_problems(dataset, 0, Expected(FIELD, 256))
+    found = sample_problems(dataset, 256)
     return render(each for each in found if each.severity == 'error')  # Of noise, not of regions.
 
 
@@ -105,28 +109,12 @@ def test_a_sample_that_the_data_set_cannot_return(tmp_path, monkeypatch):
     assert problem.startswith(f'sample 0 ({FIELD}): cannot be examined (KeyError: 0)')
 
 
-@pytest.mark.parametrize(
-    ('line', 'said'),
-    [
-        ('below\\image.png 0', 'below/image.png exists; write / in place of'),
-        ('\ufeffbelow/image.png 0', 'byte-order mark of the annotation file'),
-        ('below/absent.png 0', 'put it there'),
-        ('below\\absent.png 0', 'put it there'),
-    ],
-)
-def test_a_file_that_is_missing(line, said, tmp_path):
-    (tmp_path / 'below').mkdir()
-    (tmp_path / 'below' / 'image.png').write_bytes(photo())
-    (tmp_path / 'list.txt').write_text(line)
-    dataset = CustomDataset(
-        data_prefix=str(tmp_path),
-        ann_file=str(tmp_path / 'list.txt'),
-        metainfo=dict(classes=['one']),
-        pipeline=[dict(type='LoadImageFromFile')],
-    )
-    (problem,) = render(sample_problems(dataset, 0, Expected(FIELD)))
-    assert '): is missing' in problem
-    assert said in problem
+@pytest.mark.parametrize('name', ['below/absent.png', 'below\\image.png'])
+def test_a_file_that_is_missing(name, tmp_path):
+    dataset = listed(dict(img_path=f'{tmp_path}/{name}'), [dict(type='LoadImageFromFile')])
+    (problem,) = sample_problems(dataset)
+    assert problem.found == 'is missing'
+    assert ('write / in place' in problem.remedy) == ('\\' in name)
 
 
 def test_no_image_of_many_ends_the_run(tmp_path):
@@ -137,9 +125,7 @@ def test_no_image_of_many_ends_the_run(tmp_path):
     dataset = CustomDataset(
         data_prefix=str(tmp_path), with_label=False, pipeline=[dict(type='LoadImageFromFile')]
     )
-    found = [
-        list(sample_problems(dataset, index, Expected(FIELD))) for index in range(len(dataset))
-    ]
+    found = [sample_problems(dataset, index=index) for index in range(len(dataset))]
     assert [len(problems) for problems in found] == [0] * len(GOOD) + [1] * (len(BAD) + 2)
 
 
@@ -176,8 +162,8 @@ def test_label_maps_of_the_users_own_format_are_good(tmp_path):
         dict(img_path=f'{tmp_path}/image.png', seg_map_path=f'{tmp_path}/map.npy'),
         [dict(type='LoadImageFromFile'), OwnLabels()],
     )
-    assert render(sample_problems(dataset, 0, Expected(FIELD, 301))) == []
-    assert 'the label 300' in render(sample_problems(dataset, 0, Expected(FIELD, 300)))[0]
+    assert render(sample_problems(dataset, 301)) == []
+    assert 'the label 300' in render(sample_problems(dataset, 300))[0]
 
 
 def listed(info, pipeline):
@@ -193,7 +179,7 @@ def test_what_a_loader_of_the_users_own_reads_is_good(step, tmp_path):
     (tmp_path / 'image.jpg').write_bytes(b'')
     (tmp_path / 'other.jpg').write_bytes(photo('JPEG'))
     dataset = listed(dict(img_path=f'{tmp_path}/image.jpg'), [step()])
-    assert render(sample_problems(dataset, 0, Expected(FIELD))) == []
+    assert render(sample_problems(dataset)) == []
 
 
 def turned(turn, size=(48, 48)):
@@ -237,7 +223,7 @@ def annotated_problems(folder, content, size, **loading):
     ):
         annotations = dict(type=f'{scope}.LoadAnnotations')
         dataset = listed(info, [dict(type='LoadImageFromFile', **loading), annotations])
-        found.append(list(sample_problems(dataset, 0, Expected(FIELD))))
+        found.append(sample_problems(dataset))
     assert found[0] == found[1]
     return found[0]
 
