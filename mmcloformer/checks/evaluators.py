@@ -1,6 +1,7 @@
 """Checks that mmdet's evaluators read the annotation file whose images their loader predicts."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,11 @@ from mmengine.dataset import ConcatDataset
 
 from ..config import ConfigView, Entry
 from ..errors import join_first
-from .coco import parse_without_polygons
+from .coco import CocoFile, category_faults, class_names, local_file, read_coco
 from .problem import Problem
+
+# Of the fields that are compared; panoptic annotations have no id of their own.
+_FIELDS = dict(images=('id', 'file_name'), categories=('id', 'name'), annotations=('image_id',))
 
 
 def evaluator_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Problem]:
@@ -27,104 +31,75 @@ def evaluator_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Prob
     """
     if view.host != 'mmdet':
         return
-    for split in dict.fromkeys(splits):
-        same = split == 'test' and 'val' in splits and _has_the_same(view, 'val', 'test')
-        if not same:
+    seen = []
+    for split in splits:
+        settings = [view.cfg.get(f'{split}_{name}') for name in ('dataloader', 'evaluator')]
+        if settings not in seen:  # The test split is mostly the validation split.
             yield from _split_problems(view, split)
-
-
-def _has_the_same(view: ConfigView, split: str, other: str) -> bool:
-    names = ('dataloader', 'evaluator')
-    return all(view.cfg.get(f'{split}_{name}') == view.cfg.get(f'{other}_{name}') for name in names)
+        seen.append(settings)
 
 
 def _split_problems(view: ConfigView, split: str) -> Iterator[Problem]:
-    files = _loaded_files(view, split)
-    evaluators = [each for each in view.evaluators(split) if _compares_ids(each)]
+    from mmdet.evaluation import CocoMetric, CocoPanopticMetric
+
+    evaluators = [
+        each
+        for each in view.evaluators(split)
+        if each.is_a(CocoMetric, CocoPanopticMetric) and not each.settings.get('format_only')
+    ]
+    datasets = [each.entry for each in view.datasets(split)]
+    files = _loaded_files(view, split, datasets)
     if not files or not evaluators:
         return
-    try:
-        contents = [_read(path) for path in files.values()] if len(files) > 1 else []
-        if shared := _shared_ids(contents):
-            yield Problem(
-                evaluators[0].field,
-                f'compares by image id, but {", ".join(files)} have {len(shared)} ids in common '
-                f'(image_id {join_first(shared)}), so predictions are compared with the objects '
-                'of other images',
-                "set the type to 'MultiDatasetsEvaluator' with one of metrics and dataset_prefixes "
-                'per data set, or give all images ids of their own',
-            )
-            return
-        for evaluator in evaluators:
-            scored = evaluator.settings.get('ann_file')
-            known = [os.path.realpath(path) for path in files.values()]
-            if not isinstance(scored, str) or known == [os.path.realpath(scored)]:
-                continue
-            contents = contents or [_read(path) for path in files.values()]
-            if found := _misfit(contents, _read(scored), [*_leaves(view, split)]):
-                loaded = ' and '.join(files.values())
-                yield Problem(
-                    f'{evaluator.field}.ann_file',
-                    f'is {scored}, but {split}_dataloader.dataset reads {loaded}: {found}',
-                    'set both to the same file'
-                    if len(files) == 1
-                    else 'set it to a file of all their images',
-                )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # Other checks say why.
+    loaded = [read_coco(file, _FIELDS) for file in files] if len(files) > 1 else []
+    ids = Counter(image for coco in loaded for image in {each['id'] for each in coco.images})
+    if shared := [image for image, number in ids.items() if number > 1]:
+        yield Problem(
+            evaluators[0].field,
+            f'compares by image id, but {", ".join(each.field for each in datasets)} have '
+            f'{len(shared)} ids in common (image_id {join_first(shared)}), so predictions are '
+            'compared with the objects of other images',
+            "set the type to 'MultiDatasetsEvaluator' with one of metrics and dataset_prefixes "
+            'per data set, or give all images ids of their own',
+        )
         return
+    for evaluator in evaluators:
+        scored = local_file(evaluator)
+        if scored is None or [*map(os.path.realpath, files)] == [os.path.realpath(scored)]:
+            continue
+        loaded = loaded or [read_coco(file, _FIELDS) for file in files]
+        if found := _misfit(loaded, read_coco(scored, _FIELDS), datasets):
+            yield Problem(
+                f'{evaluator.field}.ann_file',
+                f'is {scored}, but {split}_dataloader.dataset reads {" and ".join(files)}: {found}',
+                'set both to the same file'
+                if len(files) == 1
+                else 'set it to a file of all their images',
+            )
 
 
-def _leaves(view: ConfigView, split: str) -> Iterator[Entry]:
-    return (each.entry for each in view.datasets(split))
-
-
-def _loaded_files(view: ConfigView, split: str) -> dict[str, str]:
-    """Return fields and annotation files of COCO data sets that are read as they are."""
+def _loaded_files(view: ConfigView, split: str, datasets: Sequence[Entry]) -> list[str]:
+    """Return the annotation files of COCO data sets whose images are predicted as listed."""
     from mmdet.datasets import CocoDataset
 
     field = f'{split}_dataloader.dataset'
-    outer = view.entry(view.loader(split).get('dataset'), field, 'DATASETS')
-    leaves = [*_leaves(view, split)]
-    nested = any(each.field.count('.dataset') > 2 - (each.field == field) for each in leaves)
-    if nested or not (outer.is_a(CocoDataset, ConcatDataset)):
-        return {}
-    files = {}
-    for each in leaves:
-        root, name = each.settings.get('data_root') or '', each.settings.get('ann_file') or ''
-        file = os.path.join(root, name)
-        if not each.is_a(CocoDataset) or each.settings.get('backend_args') or '://' in file:
-            return {}
-        files[each.field] = file
-    return files
+    whole = view.entry(view.loader(split).get('dataset'), field, 'DATASETS')
+    names = [each.field for each in datasets]
+    if names != [field]:
+        several = [f'{field}.datasets.{index}' for index in range(len(names))]
+        if names != several or not whole.is_a(ConcatDataset):
+            return []
+    files = [local_file(each) for each in datasets if each.is_a(CocoDataset)]
+    known = [file for file in files if file]
+    return known if len(known) == len(datasets) else []
 
 
-def _compares_ids(evaluator: Entry) -> bool:
-    """Return whether an evaluator compares with a local annotation file by image id."""
-    from mmdet.evaluation import CocoMetric, CocoPanopticMetric
-
-    settings = evaluator.settings
-    unread = settings.get('format_only') or settings.get('backend_args')
-    return evaluator.is_a(CocoMetric, CocoPanopticMetric) and not unread
-
-
-def _read(file: str) -> Any:
-    return parse_without_polygons(Path(file).read_text(encoding='utf-8-sig'))
-
-
-def _shared_ids(contents: Sequence[Any]) -> list[Any]:
-    """Return the image ids that more than one file has."""
-    ids = [{image['id'] for image in each['images']} for each in contents]
-    seen: set[Any] = set()
-    shared: set[Any] = set()
-    for each in ids:
-        shared |= seen & each
-        seen |= each
-    return sorted(shared, key=str)
-
-
-def _misfit(loaded: Sequence[Any], scored: Any, datasets: Sequence[Entry]) -> str | None:
-    predicted = {image['id']: image for each in loaded for image in each['images']}
-    known = {image['id']: image for image in scored['images']}
+def _misfit(loaded: Sequence[CocoFile], scored: CocoFile, datasets: Sequence[Entry]) -> str | None:
+    """Return how the images or classes of an evaluator's file differ from those of its loader."""
+    predicted = {image['id']: image for coco in loaded for image in coco.images}
+    known = {image['id']: image for image in scored.images}
+    if not predicted or not known:  # Other checks say why a file cannot be read.
+        return None
     absent = [each for each in predicted if each not in known]
     partial = any(
         each.settings.get('indices') is not None
@@ -137,54 +112,33 @@ def _misfit(loaded: Sequence[Any], scored: Any, datasets: Sequence[Entry]) -> st
             f"evaluator's file (image_id {join_first(absent)}), so the first evaluation fails"
         )
     objects, others = _boxes([scored]), _boxes(loaded)
-    renamed = [
-        each
-        for each, image in predicted.items()
-        if each in known
-        and _stem(image) != _stem(known[each])
-        and objects.get(each) != others.get(each)
-    ]
-    if renamed:
-        first = renamed[0]
-        return (
-            f'{len(renamed)} image ids belong to other images (image_id {first} is '
-            f'{predicted[first]["file_name"]} in the dataset and {known[first]["file_name"]} in '
-            "the evaluator's file), so predictions are compared with the objects of other images"
-        )
-    missed = [each for each in known if each not in predicted and objects.get(each)]
+    for number, image in predicted.items():
+        other = known.get(number, image)
+        if _stem(image) != _stem(other) and objects.get(number) != others.get(number):
+            return (
+                f'image ids belong to other images (image_id {number} is {image["file_name"]} in '
+                f"the dataset and {other['file_name']} in the evaluator's file), so predictions "
+                'are compared with the objects of other images'
+            )
+    missed = [each for each in known if each not in predicted and each in objects]
     if missed and not partial:
         return (
             f"the evaluator's file has {len(missed)} more images with objects (image_id "
             f'{join_first(missed)}), which are never predicted and count as missed'
         )
-    return _class_misfit(scored, datasets[0])
+    if 'thing_classes' in datasets[0].kind.METAINFO:
+        return None
+    return next((each.found for each in category_faults(scored, class_names(datasets[0]))), None)
 
 
-def _boxes(contents: Sequence[Any]) -> dict[Any, list[str]]:
+def _boxes(files: Sequence[CocoFile]) -> dict[Any, list[str]]:
     """Return the boxes of each image that has any, in an order that does not depend on the file."""
     boxes: dict[Any, list[str]] = {}
-    for content in contents:
-        for each in content.get('annotations', []):
+    for coco in files:
+        for each in coco.annotations:
             boxes.setdefault(each['image_id'], []).append(str(each.get('bbox')))
     return {image: sorted(those) for image, those in boxes.items()}
 
 
 def _stem(image: Mapping[str, Any]) -> str:
-    return Path(image.get('file_name', '').replace('\\', '/')).stem
-
-
-def _class_misfit(scored: Any, dataset: Entry) -> str | None:
-    kind = dataset.kind
-    classes = kind._load_metainfo(dataset.settings.get('metainfo')).get('classes', ())
-    names = [category['name'] for category in scored.get('categories', [])]
-    if 'thing_classes' in kind.METAINFO or not names or isinstance(classes, str):
-        return None
-    if absent := [name for name in classes if name not in names]:
-        return f"the evaluator's file has no category called {join_first(absent)}"
-    order = [name for name in names if name in classes]
-    if order != list(classes):
-        return (
-            f"the evaluator's file lists the classes as {', '.join(order)} and the dataset as "
-            f'{", ".join(classes)}, and the host goes by their order'
-        )
-    return None
+    return Path(image['file_name'].replace('\\', '/')).stem

@@ -84,7 +84,7 @@ IMAGES = [
     *tolerated('CMYK JPEG', FILES, to.image(to.converted('CMYK', 'JPEG'))),
 ]
 MASK, VAL = ('mask',), 'val'
-CATEGORY = 'annotation 1: no category has the id 999'
+CATEGORY = 'annotation 1: its category_id is not in the list'
 OBJECTS = [
     *tolerated('box outside', MASK, to.first(bbox=[90, 90, 9, 9])),
     *tolerated('box over the edge', MASK, to.first(bbox=[-9, -9, 90, 90])),
@@ -97,12 +97,21 @@ OBJECTS = [
         to.first(bbox=[1, 2, 3]),
         'building',
         'not enough values',
-        'annotation 1: its box is not four finite numbers',
+        'annotation 1: its bbox is not four finite numbers',
     ),
-    *harms('NaN in a box', MASK, to.first(bbox=[9, 9, math.nan, 9]), 'annotation 1: its box is'),
-    *harms('NaN in a box', MASK, to.first(bbox=[math.nan] * 4), 'annotation 1: its box is', VAL),
-    *harms('box without end', MASK, to.first(bbox=[9, 9, math.inf, 9]), 'annotation 1: its box is'),
-    *crashes('no area', MASK, to.without('area'), 'building', 'area', 'annotation 1: no area'),
+    *harms('NaN in a box', MASK, to.first(bbox=[9, 9, math.nan, 9]), 'annotation 1: its bbox is'),
+    *harms('NaN in a box', MASK, to.first(bbox=[math.nan] * 4), 'annotation 1: its bbox is', VAL),
+    *harms(
+        'box without end', MASK, to.first(bbox=[9, 9, math.inf, 9]), 'annotation 1: its bbox is'
+    ),
+    *crashes(
+        'no area',
+        MASK,
+        to.without('area'),
+        'building',
+        'area',
+        'annotation 1: its area is not a number',
+    ),
     *crashes(
         'no number as area',
         MASK,
@@ -177,7 +186,14 @@ ANNOTATION_FILES = [
     ),
     *crashes('{}', MASK, to.annotation_text('{}'), 'building', 'categories', FORMAT),
     *crashes('no images', MASK, NO_IMAGES, 'building', 'at least one array', FORMAT),
-    *crashes('no objects', MASK, NO_OBJECTS, 'building', 'at least one array', 'no image is left'),
+    *crashes(
+        'no objects',
+        MASK,
+        NO_OBJECTS,
+        'building',
+        'at least one array',
+        '3 of 3 images are left out',
+    ),
     *harms('no objects', MASK, NO_OBJECTS, 'leaves out every object', VAL),
     *tolerated('image without objects', MASK, to.annotations(to.move_objects)),
     *crashes(

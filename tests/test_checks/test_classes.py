@@ -1,4 +1,4 @@
-"""Numbers and names of classes of the model, the data sets and the evaluators, in all hosts."""
+"""Numbers and names of classes: of the model, data sets, folders and evaluators."""
 
 import copy
 
@@ -17,7 +17,7 @@ from tests.spelling import SPELLINGS, spell
 
 BOTH = ('train', 'val')
 ALL = ('train', 'val', 'test')
-WATER = ('shore', 'water')
+NAMES = ('cat', 'dog', 'owl')
 
 
 def shapes_config(name, shapes):
@@ -153,38 +153,32 @@ def test_a_classifier_whose_classes_are_unknown_is_compared_with_itself(classifi
 
 
 @pytest.mark.parametrize('host', ['mmdet', 'mmseg', 'mmpretrain'])
-def test_one_class_without_a_comma(host, configs):
+def test_names_that_are_no_tuple(host, configs):
     cfg = copy.deepcopy(configs[host])
     set_classes(cfg, 'water', splits=('train',))
     found = problems(cfg)[0]
     assert found.field == 'train_dataloader.dataset.metainfo.classes'
-    assert found.remedy == "write a tuple: ('water',)"
+    assert found.remedy == "write a tuple of names, such as ('water',)"
+    cfg.train_dataloader.dataset.metainfo = dict(CLASSES=CLASSES)
+    assert problems(cfg)[0].field == 'train_dataloader.dataset.metainfo.CLASSES'
 
 
-def test_strings_in_the_field_of_mmpretrain(classifier, tmp_path):
-    set_classes(classifier, None, classes='water')
-    assert problems(classifier)[0].field == 'train_dataloader.dataset.classes'
-    set_classes(classifier, None, classes='data/names.txt')
-    assert problems(classifier)[0].remedy == 'put it there'
+def test_names_in_the_field_of_mmpretrain(classifier, tmp_path):
     file = tmp_path / 'names.txt'
-    file.write_text('\n'.join(CLASSES))
     set_classes(classifier, None, classes=str(file))
+    assert problems(classifier)[0].field == 'train_dataloader.dataset.classes'
+    file.write_text('\n'.join(CLASSES))
     assert not problems(classifier)
-
-
-def test_another_spelling_of_the_field(segmentor):
-    segmentor.train_dataloader.dataset.metainfo = dict(CLASSES=CLASSES)
-    assert problems(segmentor)[0].field == 'train_dataloader.dataset.metainfo.CLASSES'
 
 
 @pytest.mark.parametrize('spelling', SPELLINGS)
 def test_own_classes_with_a_type_that_has_fixed_ones(segmentor, spelling):
     kind = spell('mmseg', 'DATASETS', 'ADE20KDataset', spelling)
-    set_classes(segmentor, WATER, type=kind)
+    set_classes(segmentor, ('shore', 'water'), type=kind)
     segmentor.model.decode_head.num_classes = 2
     found = problems(segmentor)[0]
     assert found.field == 'train_dataloader.dataset.type'
-    assert "'BaseSegDataset', with reduce_zero_label=True" in found.remedy
+    assert "'BaseSegDataset'" in found.remedy
     set_classes(segmentor, ('wall', 'water'))
     assert not problems(segmentor)
 
@@ -196,7 +190,7 @@ def test_a_head_narrower_than_a_type(segmentor):
 
 
 def test_segmentors_of_two_classes(segmentor):
-    set_classes(segmentor, WATER)
+    set_classes(segmentor, ('shore', 'water'))
     for numbers in (dict(num_classes=2), dict(num_classes=2, out_channels=1), dict(num_classes=1)):
         segmentor.model.decode_head.pop('out_channels', None)
         segmentor.model.decode_head.update(numbers)
@@ -206,11 +200,6 @@ def test_segmentors_of_two_classes(segmentor):
     assert len(problems(segmentor)) == 2
     set_classes(segmentor, ('water',))
     assert problems(segmentor)[0].remedy == "write ('background', 'water')"
-
-
-def test_a_palette_of_another_length(segmentor):
-    segmentor.train_dataloader.dataset.metainfo.palette = [(0, 0, 0)] * 3
-    assert problem(segmentor).field == 'train_dataloader.dataset.metainfo.palette'
 
 
 @pytest.mark.parametrize('host', ['mmdet', 'mmseg'])
@@ -274,21 +263,120 @@ def test_another_word_for_the_only_class(detector):
     assert problems(detector) == []
 
 
-def test_metainfo_that_is_no_mapping(segmentor):
-    segmentor.train_dataloader.dataset.metainfo = WATER
-    found = problems(segmentor, ('train',))[0]
-    assert found.field == 'train_dataloader.dataset.metainfo'
-    assert found.remedy == 'write dict(classes=(...))'
+@pytest.fixture
+def make(tmp_path):
+    """Make class folders for mmpretrain, with an image each, and a config for them."""
+
+    def make(train=NAMES, val=NAMES, classes=None, number=3, empty=()):
+        metainfo = {} if classes is None else dict(metainfo=dict(classes=classes))
+        common = dict(type='CustomDataset', data_root=str(tmp_path)) | metainfo
+        loaders = {}
+        for split, names in (('train', train), ('val', val)):
+            for name in names:
+                folder = tmp_path / split / name / 'below'
+                folder.mkdir(parents=True)
+                (folder / ('image.txt' if f'{split}/{name}' in empty else 'image.JPG')).touch()
+            loaders[f'{split}_dataloader'] = dict(dataset=common | dict(data_prefix=split))
+        head = dict(type='LinearClsHead', num_classes=number, in_channels=8)
+        model = dict(type='ImageClassifier', head=head)
+        return Config(dict(default_scope='mmpretrain', model=model) | loaders)
+
+    return make
 
 
-def test_numbers_for_names(classifier, tmp_path):
-    for split in ('train', 'val'):
-        for name in '012':
-            folder = tmp_path / split / name
-            folder.mkdir(parents=True)
-            (folder / 'a.png').touch()
-    classifier.model.head.num_classes = classifier.data_preprocessor.num_classes = 3
-    for split in ALL:
-        dataset = classifier[f'{split}_dataloader'].dataset
-        dataset.update(data_root=str(tmp_path), metainfo=dict(classes=[0, 1, 2]))
-    assert problems(classifier, BOTH) == []
+@pytest.mark.parametrize(
+    'folders',
+    [
+        dict(),
+        dict(classes=('Kater', 'Hund', 'Eule')),
+        dict(classes=[0, 1, 2]),
+        dict(train='012', val='012', classes=[0, 1, 2]),
+        dict(val=('cat', 'dog')),
+        dict(empty=('val/dog',)),
+        dict(val=(*NAMES, 'zebra'), empty=('val/zebra',)),
+        dict(train=(*NAMES, 'zebra'), empty=('train/zebra',)),
+        dict(train=(*NAMES, 'zebra'), empty=('train/zebra',), number=4),
+    ],
+)
+def test_folders_that_change_no_label_pass(make, folders):
+    check_data(make(**folders), BOTH)
+
+
+SHIFTED = 'val_dataloader.dataset'
+TEXTS = [str(number) for number in range(11)]
+
+
+@pytest.mark.parametrize(
+    ('folders', 'field', 'words'),
+    [
+        (dict(number=1000), 'model.head.num_classes', 'has 3 classes (cat, dog, owl)'),
+        (dict(train=('.checkpoints', *NAMES)), 'train_dataloader.dataset', 'a hidden folder'),
+        (
+            dict(train=('.checkpoints', *NAMES), empty=('train/.checkpoints',)),
+            'train_dataloader.dataset',
+            'a hidden folder',
+        ),
+        # The host would stop at its number of folders.
+        (dict(val=('.checkpoints', *NAMES), classes=NAMES), SHIFTED, 'a hidden folder'),
+        (dict(val=('cat', 'doge', 'owl')), SHIFTED, 'label 1 there and no label in training'),
+        (dict(val=('cat', 'owl')), SHIFTED, 'owl has the label 1 there and 2 in training'),
+        (
+            dict(train=('cat', 'crow', 'dog', 'owl'), number=4, empty=('train/crow',)),
+            SHIFTED,
+            '/train: crow',
+        ),
+    ],
+)
+def test_folders_that_change_labels(make, folders, field, words):
+    cfg = make(**folders)
+    found = problem(cfg)
+    assert found.field == field
+    assert words in found.found
+    with pytest.raises(DataError, match=field):
+        check_data(cfg, BOTH)
+
+
+@pytest.mark.parametrize(
+    ('names', 'classes'),
+    [
+        (NAMES, ('dog', 'cat', 'owl')),
+        (NAMES, ('Dog', 'Cat', 'Owl')),
+        (NAMES, ('cat', 'dog')),
+        (TEXTS, TEXTS),  # Folders are sorted as text.
+    ],
+)
+def test_names_that_are_not_those_of_the_folders(make, names, classes):
+    cfg = make(train=names, val=names, classes=classes, number=len(names))
+    train, val = problems(cfg)
+    assert train.field == 'train_dataloader.dataset.metainfo.classes'
+    assert val.field == 'val_dataloader.dataset.metainfo.classes'
+    if names == NAMES:
+        assert train.remedy == f'set it to {NAMES}'
+
+
+@pytest.mark.parametrize('listed', ['train', 'val'])
+def test_a_list_with_names_beside_folders(make, tmp_path, listed):
+    cfg = make()
+    (tmp_path / 'list.txt').write_text('cat/below/image.JPG 1\n')
+    dataset = cfg[f'{listed}_dataloader'].dataset
+    dataset.update(ann_file='list.txt', metainfo=dict(classes=NAMES))
+    assert not problems(cfg)
+    dataset.metainfo.classes = ('dog', 'cat', 'owl')
+    assert problem(cfg).field == f'{listed}_dataloader.dataset'
+
+
+def test_folders_of_a_test_set_alone(make):
+    cfg = make(number=1000)
+    cfg.test_dataloader = cfg.pop('val_dataloader')
+    cfg.pop('train_dataloader')
+    assert problem(cfg, ('test',)).field == 'test_dataloader.dataset'
+
+
+@pytest.mark.parametrize(
+    'fields', [dict(with_label=False), dict(data_root='s3://bucket'), dict(data_prefix='cat')]
+)
+def test_images_without_class_folders_and_other_back_ends_are_left_to_the_host(make, fields):
+    cfg = make(train=('cat',), val=('cat',), number=5)
+    for split in BOTH:
+        cfg[f'{split}_dataloader'].dataset.update(fields)
+    assert not problems(cfg)
