@@ -9,8 +9,8 @@ from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmengine.runner import CheckpointLoader
 
 from ..config import ConfigView, Entry
-from ..engine.checkpoint_keys import check_whole_model
 from ..errors import ConfigError
+from ..models.state_dict import check_whole_model
 from .config import build_model
 
 

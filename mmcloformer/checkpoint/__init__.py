@@ -1,6 +1,6 @@
 """Reads checkpoint files safely, converts those of the released code, and publishes weights."""
 
-from ..models.state_dict import check_whole_state, get_state_dict
+from ..models.state_dict import get_state_dict
 from .files import read_checkpoint
 
-__all__ = ['check_whole_state', 'get_state_dict', 'read_checkpoint']
+__all__ = ['get_state_dict', 'read_checkpoint']

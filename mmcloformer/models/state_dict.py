@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from mmengine.logging import print_log
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
@@ -23,6 +24,8 @@ _WRAPPERS = {'module', '_orig_mod'}
 _AVERAGING_COUNTERS = ('steps', 'n_averaged')
 _MAX_KEYS = 4  # in a message
 
+T = TypeVar('T')
+
 
 def strip_wrapper_prefixes(key: str) -> str:
     """Remove the parts of a key that wrappers add: `module.a._orig_mod.b` becomes `a.b`.
@@ -31,6 +34,30 @@ def strip_wrapper_prefixes(key: str) -> str:
         key: Key of a state dict, or a prefix of keys that ends in a dot.
     """
     return '.'.join(part for part in key.split('.') if part not in _WRAPPERS)
+
+
+def match_keys(values: Mapping[str, T], wanted: Iterable[str]) -> dict[str, T]:
+    """Rename keys that differ from a wanted key only by the names of wrappers.
+
+    Args:
+        values: Values by key of a checkpoint.
+        wanted: Keys of a model.
+
+    Raises:
+        CheckpointError: If two keys become equal.
+    """
+    by_name = {strip_wrapper_prefixes(key): key for key in wanted}
+    kept = set(by_name.values())
+    renamed = {
+        key if key in kept else by_name.get(strip_wrapper_prefixes(key), key): value
+        for key, value in values.items()
+    }
+    if len(renamed) < len(values):
+        raise CheckpointError(
+            "the checkpoint holds weights of two models, of which one has the prefix 'module.' or "
+            "'_orig_mod.': save the state dict of one of them"
+        )
+    return renamed
 
 
 def find_state_dict(loaded: Any, key: str | None = None) -> tuple[str, Any]:
@@ -83,13 +110,7 @@ def get_state_dict(loaded: Any, source: str, key: str | None = None) -> dict[str
     elif key.endswith('ema'):
         print_log(f'{source}: using {key!r}, an average of weights', logger='current')
     weights = {k: v for k, v in state_dict.items() if k not in _AVERAGING_COUNTERS}
-    plain = {strip_wrapper_prefixes(k): v for k, v in weights.items()}
-    if len(plain) < len(weights):
-        raise CheckpointError(
-            f"{source} holds weights of two models, of which one has the prefix 'module.' or "
-            f"'_orig_mod.': save the state dict of one of them"
-        )
-    return plain
+    return match_keys(weights, map(strip_wrapper_prefixes, weights))
 
 
 def load_pretrained(module: nn.Module, checkpoint: str, prefix: str | None = None) -> None:
@@ -144,41 +165,60 @@ def check_before_load(
     given: dict[str, Tensor] = {}
     for key in list(state_dict):
         plain = strip_wrapper_prefixes(key)
-        if plain.startswith(outer) and plain[len(outer) :] not in _AVERAGING_COUNTERS:
-            name = names.get(plain[len(outer) :], plain[len(outer) :])
+        if plain.startswith(outer):
+            name = names.get(plain.removeprefix(outer), plain.removeprefix(outer))
             given[name] = state_dict[key]
             if name in own:
                 state_dict[prefix + name] = state_dict.pop(key)
     # As built, without what a user added since, such as adapters.
     weights = cast(frozenset[str], module.weight_names)
-    if not weights.intersection(map(strip_wrapper_prefixes, given)):
-        check_prefix({outer}, find_prefixes(state_dict))
+    if weights.isdisjoint(map(strip_wrapper_prefixes, given)):
+        check_prefix({outer}, state_dict)
         if prefix and given and own.keys().isdisjoint(given):  # Weights of another backbone.
             _check_complete(module, own, given)
         return
     _check_form(module, given)
     _check_complete(module, own, given)
-    _log_loaded(module, own, given)
+    new = [key for key in own if key not in given]
+    norms = ', '.join(sorted({key.split('.')[0] for key in new}))
+    print_log(
+        f'{type(module).__name__}: loaded {len(own) - len(new)} of {len(own)} tensors'
+        f'{norms and f", new: {norms}"}',
+        logger='current',
+    )
 
 
-def check_whole_state(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
-    """Raise an error unless a state dict has exactly the keys and shapes of a model.
+def is_wrapper(module: nn.Module) -> bool:
+    """Return whether mmengine loads a checkpoint into the `module` inside a module."""
+    return is_model_wrapper(module) or isinstance(module, BaseTTAModel)
+
+
+def check_whole_model(model: nn.Module, checkpoint: Any, source: str) -> dict[str, Tensor]:
+    """Compare a checkpoint with a model; wrappers on either side are ignored.
 
     Args:
-        model: A detector, segmentor or classifier.
-        state_dict: Weights to compare.
+        model: A detector, segmentor or classifier, maybe wrapped for distributed training,
+            test-time augmentation or by torch.compile.
+        checkpoint: Content of a checkpoint file.
+        source: Name of the file, for messages.
+
+    Returns:
+        The weights, with the keys of the unwrapped model.
 
     Raises:
-        CheckpointError: If keys or shapes differ; names the first few.
+        CheckpointError: If keys or shapes differ, or there are no weights; names the first few.
     """
-    own = {strip_wrapper_prefixes(key): value for key, value in model.state_dict().items()}
-    given = {strip_wrapper_prefixes(key): value for key, value in state_dict.items()}
+    while is_wrapper(model):
+        model = cast(nn.Module, model.module)
+    own = model.state_dict()
+    given = match_keys(get_state_dict(checkpoint, source), own)
     if problems := describe_differences(own, given):
         advice = channel_advice(own, given) or 'Use the config it was trained with.'
         raise CheckpointError(
             f'the checkpoint is not of this config: the model has {len(own)} tensors, the '
             f'checkpoint {len(given)}; {"; ".join(problems)}. {advice}'
         )
+    return given
 
 
 def describe_differences(
@@ -218,10 +258,9 @@ def channel_advice(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> st
         The advice, or None if the numbers of channels are equal or not known.
     """
     for key in own.keys() & given.keys():
-        if not f'.{key}'.endswith(f'.{_STEM_INPUT}'):
-            continue
         wanted, found = own[key].shape, given[key].shape
-        if wanted[0] == found[0] and wanted[1] != found[1]:
+        is_input = f'.{key}'.endswith(f'.{_STEM_INPUT}') and len(found) == len(wanted)
+        if is_input and wanted[0] == found[0] and wanted[1] != found[1]:
             change = 'weight.sum(1, keepdim=True)'
             if wanted[1] > 1:
                 factor = f' * {found[1]} / {wanted[1]}'
@@ -240,16 +279,17 @@ def find_prefixes(keys: Iterable[str]) -> set[str]:
     return {key.removesuffix(_KEPT_KEY) for key in plain if f'.{key}'.endswith(f'.{_KEPT_KEY}')}
 
 
-def check_prefix(expected: set[str], found: set[str]) -> None:
+def check_prefix(expected: set[str], keys: Iterable[str]) -> None:
     """Refuse a CloFormer's weights whose prefix differs from that of the model's backbone.
 
     Args:
         expected: Prefixes of the CloFormers in the model.
-        found: Prefixes of those in the state dict.
+        keys: Keys of a state dict.
 
     Raises:
-        CheckpointError: If both have some, and none in common.
+        CheckpointError: If both have CloFormers, and no prefix in common.
     """
+    found = find_prefixes(keys)
     if expected and found and not expected & found:
         raise CheckpointError(
             f'the checkpoint holds the weights of a CloFormer under the prefix '
@@ -265,41 +305,27 @@ def _check_complete(
     norms = [key for key in {**own, **given} if _OUTPUT_NORM.fullmatch(key)]
     name = type(module).__name__
     if problems := describe_differences(own, given, optional=norms):
+        advice = channel_advice(own, given) or (
+            'Check arch, in_channels and norm_cfg; convert weights in the format of the released '
+            'code with tools/model_converters/convert_checkpoint.py first.'
+        )
         raise CheckpointError(
             f'the checkpoint does not fit this {name}, nothing was loaded into it; '
-            f'{"; ".join(problems)}. {_advice(own, given)}'
+            f'{"; ".join(problems)}. {advice}'
         )
 
 
-def _log_loaded(module: nn.Module, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
-    new = [key for key in own if key not in given]
-    norms = ', '.join(sorted({key.split('.')[0] for key in new}))
-    print_log(
-        f'{type(module).__name__}: loaded {len(own) - len(new)} of {len(own)} tensors'
-        f'{norms and f", new: {norms}"}',
-        logger='current',
-    )
-
-
-def _advice(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    return channel_advice(own, given) or (
-        'Check arch, in_channels and norm_cfg; convert weights in the format of the released code '
-        'with tools/model_converters/convert_checkpoint.py first.'
-    )
-
-
 def _check_form(module: nn.Module, given: Mapping[str, Tensor]) -> None:
-    if _KEPT_KEY not in given:
-        return
     is_training_form = _FOLDED_KEY in given
-    if module.deployed and is_training_form:
+    if _KEPT_KEY not in given or module.deployed != is_training_form:
+        return
+    if is_training_form:
         raise CheckpointError(
             'the checkpoint has the training form and this CloFormer the deploy form, nothing was '
             'loaded into it: load first, then call switch_to_deploy()'
         )
-    if not module.deployed and not is_training_form:
-        raise CheckpointError(
-            'the checkpoint has the deploy form, which cannot be trained, and this CloFormer the '
-            'training form, nothing was loaded into it: call eval() and switch_to_deploy() before '
-            'loading, or load the checkpoint it was made from'
-        )
+    raise CheckpointError(
+        'the checkpoint has the deploy form, which cannot be trained, and this CloFormer the '
+        'training form, nothing was loaded into it: call eval() and switch_to_deploy() before '
+        'loading, or load the checkpoint it was made from'
+    )
