@@ -26,7 +26,9 @@ Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Fields = dict[str, Any]
 
-METADATA_KEYS = ('task', 'classes', 'channels', 'mean', 'std', 'steps')
+METADATA_KEYS = (
+    'task', 'classes', 'multi_label', 'color_type', 'channels', 'mean', 'std', 'steps',
+)  # fmt: skip
 READ_FLAGS = {
     'color': cv2.IMREAD_COLOR,
     'grayscale': cv2.IMREAD_GRAYSCALE,
@@ -63,31 +65,40 @@ class Model:
             sys.exit(f'error: {path} was not written by export_onnx.py: its metadata has no task')
         self.metadata = {key: json.loads(properties[key]) for key in METADATA_KEYS}
         self.names = self.metadata['classes']
-        # Missing in files that earlier versions exported.
-        self.multi_label = json.loads(properties.get('multi_label', 'null'))
-        color = json.loads(properties.get('color_type', '"color"'))
-        if color not in READ_FLAGS:
+        if self.metadata['color_type'] not in READ_FLAGS:
             sys.exit(
                 f'error: {path} was exported from a config that loads images with another class '
                 f'than LoadImageFromFile, which this script cannot do'
             )
-        self.read_flag = READ_FLAGS[color]
-
-    def name(self, label: int) -> str:
-        return self.names[label] if self.names else f'class {label}'
 
     def __call__(self, image: Pixels) -> Fields:
-        """Return the results by name; boxes and maps are in pixels of `image`."""
+        """Return the result of one image under the names of predict.py, and its `class_map`."""
         resized = image
         for step in self.metadata['steps']:
-            resized = STEPS[step['type']](resized, step)
-        outputs = self.session.run(None, {'images': self.normalise(resized)})
-        results = dict(zip((output.name for output in self.session.get_outputs()), outputs))
-        if self.metadata['task'] == 'classification':
-            return results
-        if self.metadata['task'] == 'semantic segmentation':
-            return restore_map(results, image, resized)
-        return restore_instances(results, image, resized)
+            resized = apply_step(resized, step)
+        names = [output.name for output in self.session.get_outputs()]
+        outputs = dict(zip(names, self.session.run(names, {'images': self.normalise(resized)})))
+        if 'probabilities' in outputs:
+            return classify(outputs['probabilities'][0], self.names, self.metadata['multi_label'])
+        (height, width), (rows, columns) = image.shape[:2], resized.shape[:2]
+        if 'class_map' in outputs:
+            found = outputs['class_map'][0, :rows, :columns].astype(np.int32)
+            found = cv2.resize(found, (width, height), interpolation=cv2.INTER_NEAREST)
+            labels, counts = np.unique(found, return_counts=True)
+            shares = (counts / counts.sum()).tolist()
+            return dict(shares=dict(zip(named(labels, self.names), shares)), class_map=found)
+        factors = np.array([width / columns, height / rows] * 2, np.float32)
+        boxes = (outputs['boxes'] * factors).clip(0, [width, height] * 2)
+        result = dict(
+            labels=outputs['labels'].tolist(),
+            scores=outputs['scores'].tolist(),
+            bboxes=boxes.tolist(),
+            names=named(outputs['labels'], self.names),
+        )
+        if 'masks' in outputs:
+            pairs = zip(outputs['masks'], boxes)
+            result['masks'] = [encode(paste(mask, box, height, width)) for mask, box in pairs]
+        return result
 
     def normalise(self, image: Pixels) -> Floats:
         """Return the input `(1, C, H, W)`, padded with zeros if the model has a fixed size."""
@@ -113,74 +124,60 @@ def last_line(error: Exception) -> str:
     return str(error).strip().rpartition('\n')[2]
 
 
-def restore_map(results: Fields, image: Pixels, resized: Pixels) -> Fields:
-    """Crop a class map to the resized image and scale it to the original."""
-    (height, width), (rows, columns) = image.shape[:2], resized.shape[:2]
-    class_map = results['class_map'][0, :rows, :columns].astype(np.int32)
-    return dict(class_map=cv2.resize(class_map, (width, height), interpolation=cv2.INTER_NEAREST))
+def named(labels: NDArray[Any], names: list[str]) -> list[str]:
+    return [names[label] if names else f'class {label}' for label in labels.tolist()]
 
 
-def restore_instances(results: Fields, image: Pixels, resized: Pixels) -> Fields:
-    """Scale boxes to the original image and paste masks into it."""
-    (height, width), (rows, columns) = image.shape[:2], resized.shape[:2]
-    factors = np.array([width / columns, height / rows] * 2, np.float32)
-    results['boxes'] = (results['boxes'] * factors).clip(0, [width, height] * 2)
-    if 'masks' in results:
-        pairs = zip(results['masks'], results['boxes'])
-        results['masks'] = [paste(mask, box, height, width) for mask, box in pairs]
-    return results
+def classify(scores: Floats, names: list[str], multi_label: Fields | None) -> Fields:
+    """Return the result for the scores of all classes."""
+    result: Fields = dict(pred_scores=scores.tolist())
+    best = scores.argsort()[::-1]
+    if multi_label is None:
+        return result | dict(
+            pred_label=int(best[0]),
+            pred_score=float(scores[best[0]]),
+            pred_class=named(best[:1], names)[0],
+        )
+    thr = multi_label.get('thr')
+    labels = best[: multi_label['topk']] if thr is None else np.flatnonzero(scores >= thr)
+    return result | dict(
+        labels=labels.tolist(), scores=scores[labels].tolist(), names=named(labels, names)
+    )
 
 
-def resize(image: Pixels, width: int, height: int, step: Fields) -> Pixels:
-    """Resize like mmcv, but never to less than one pixel, where mmcv fails."""
-    size = max(1, width), max(1, height)
+def apply_step(image: Pixels, step: Fields) -> Pixels:
+    """Crop or resize as mmcv and mmpretrain do, but never to less than one pixel."""
+    height, width = image.shape[:2]
+    if step['type'] == 'CenterCrop':
+        size = step['crop_size']
+        columns, rows = (size, size) if isinstance(size, int) else size
+        top, left = max(0, round((height - rows) / 2)), max(0, round((width - columns) / 2))
+        return image[top : top + rows, left : left + columns]
+    columns, rows = (max(1, side) for side in resized_to(height, width, step))
     if step['backend'] == 'pillow':
         from PIL import Image
 
         mode = Image.Resampling[step['interpolation'].upper()]
-        return np.asarray(Image.fromarray(image).resize(size, mode))
-    return cv2.resize(image, size, interpolation=CV2_MODES[step['interpolation']])
+        return np.asarray(Image.fromarray(image).resize((columns, rows), mode))
+    return cv2.resize(image, (columns, rows), interpolation=CV2_MODES[step['interpolation']])
 
 
-def scale_by(image: Pixels, factor: float, step: Fields) -> Pixels:
-    height, width = image.shape[:2]
-    return resize(image, int(width * factor + 0.5), int(height * factor + 0.5), step)
-
-
-def resize_step(image: Pixels, step: Fields) -> Pixels:
-    if not step['keep_ratio']:
-        scale = step['scale']
-        width, height = (scale, scale) if isinstance(scale, int) else scale
-        return resize(image, width, height, step)
-    (short, long), sides = sorted(step['scale']), image.shape[:2]
-    return scale_by(image, min(long / max(sides), short / min(sides)), step)
-
-
-def resize_edge_step(image: Pixels, step: Fields) -> Pixels:
-    height, width = image.shape[:2]
-    fit_width = {'short': width < height, 'long': width > height}.get(step['edge'])
-    if fit_width or step['edge'] == 'width':
-        return resize(image, step['scale'], int(step['scale'] * height / width), step)
-    return resize(image, int(step['scale'] * width / height), step['scale'], step)
-
-
-def center_crop_step(image: Pixels, step: Fields) -> Pixels:
-    size = step['crop_size']
-    width, height = (size, size) if isinstance(size, int) else size
-    top, left = (max(0, round((a - b) / 2)) for a, b in zip(image.shape, (height, width)))
-    return image[top : top + height, left : left + width]
-
-
-def fit_step(image: Pixels, step: Fields) -> Pixels:
-    return scale_by(image, min(a / b for a, b in zip(step['shape'], image.shape)), step)
-
-
-STEPS = {
-    'Resize': resize_step,
-    'ResizeEdge': resize_edge_step,
-    'CenterCrop': center_crop_step,
-    'Fit': fit_step,
-}
+def resized_to(height: int, width: int, step: Fields) -> tuple[int, int]:
+    """Return the width and height to which a step resizes an image."""
+    scale: Any = step.get('scale')
+    if step['type'] == 'ResizeEdge':
+        fits_width = dict(short=width < height, long=width > height, width=True)
+        if fits_width.get(step['edge']):
+            return scale, int(scale * height / width)
+        return int(scale * width / height), scale
+    if step['type'] == 'Fit':
+        factor = min(step['shape'][0] / height, step['shape'][1] / width)
+    elif step['keep_ratio']:
+        short, long = sorted(scale)
+        factor = min(long / max(height, width), short / min(height, width))
+    else:
+        return (scale, scale) if isinstance(scale, int) else tuple(scale)
+    return int(width * factor + 0.5), int(height * factor + 0.5)
 
 
 def paste(mask: Floats, box: Floats, height: int, width: int) -> Mask:
@@ -212,42 +209,6 @@ def encode(mask: Mask) -> Fields:
             more = value != (-1 if bits & 16 else 0)
             text += chr(48 + bits + 32 * more)
     return dict(size=list(mask.shape), counts=text)
-
-
-def to_result(results: Fields, model: Model) -> Fields:
-    """Return the result of one image as predict.py writes it, except for the label map."""
-    if 'class_map' in results:
-        labels, counts = np.unique(results['class_map'], return_counts=True)
-        shares = counts / counts.sum()
-        return dict(shares=dict(zip(map(model.name, labels.tolist()), shares.tolist())))
-    if 'probabilities' in results:
-        scores = results['probabilities'][0]
-        best = scores.argsort()[::-1]
-        if model.multi_label is None:
-            (label,) = best[:1].tolist()
-            return dict(
-                pred_scores=scores.tolist(),
-                pred_label=label,
-                pred_score=float(scores[label]),
-                pred_class=model.name(label),
-            )
-        thr = model.multi_label.get('thr')
-        labels = best[: model.multi_label['topk']] if thr is None else np.flatnonzero(scores >= thr)
-        return dict(
-            pred_scores=scores.tolist(),
-            labels=labels.tolist(),
-            scores=scores[labels].tolist(),
-            names=[*map(model.name, labels.tolist())],
-        )
-    found = dict(
-        labels=results['labels'].tolist(),
-        scores=results['scores'].tolist(),
-        bboxes=results['boxes'].tolist(),
-        names=[*map(model.name, results['labels'].tolist())],
-    )
-    if 'masks' in results:
-        found['masks'] = [encode(mask) for mask in results['masks']]
-    return found
 
 
 def to_coco(result: Fields, image_id: int, category_ids: list[int]) -> list[Fields]:
@@ -288,27 +249,25 @@ def find_files(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
             yield path
 
 
-def is_left_out(path: Path) -> bool:
-    """Return whether a file is no image, neither by its content nor by its name."""
-    kind = mimetypes.guess_type(path.name)[0] or ''
-    return path.is_file() and not kind.startswith('image/') and not cv2.haveImageReader(str(path))
-
-
 def find_images(path: Path) -> dict[Path, str]:
     """Return the images of a folder, or one image, with their paths relative to the folder."""
     if not path.is_dir():
         return {path: path.name}
-    files = [*find_files(path)]
-    others = {each for each in files if is_left_out(each)}
-    if len(others) == len(files):
+    images, left_out = {}, 0
+    for file in find_files(path):
+        kind = mimetypes.guess_type(file.name)[0] or ''
+        if file.is_file() and not kind.startswith('image/') and not cv2.haveImageReader(str(file)):
+            left_out += 1
+        else:
+            images[file] = file.relative_to(path).as_posix()
+    if not images:
         sys.exit(f'error: {path} contains no images that opencv can read')
-    if others:
-        print(f'{len(others)} files in {path} are left out, as they are no images', file=sys.stderr)
-    return {each: each.relative_to(path).as_posix() for each in files if each not in others}
+    if left_out:
+        print(f'{left_out} files in {path} are left out, as they are no images', file=sys.stderr)
+    return images
 
 
-def read_image(path: Path, flag: int = cv2.IMREAD_COLOR) -> Pixels:
-    """Read an image; unless the flag says otherwise, rotate it according to its EXIF data."""
+def read_image(path: Path, flag: int) -> Pixels:
     image = cv2.imdecode(np.frombuffer(path.read_bytes() or b'\0', np.uint8), flag)
     if image is None:
         raise ValueError('opencv cannot read this file as an image')
@@ -369,11 +328,11 @@ def main() -> None:
     records, failed = [], 0
     for path, name in images.items():
         try:
-            results = model(read_image(path, model.read_flag))
-            result = dict(image=str(path), **to_result(results, model))
-            if 'class_map' in results:
+            image = read_image(path, READ_FLAGS[model.metadata['color_type']])
+            result = dict(image=str(path), **model(image))
+            if 'class_map' in result:
                 file = args.out.with_name(f'{args.out.stem}_maps') / f'{name}.png'
-                result['class_map'] = write_map(results['class_map'], file)
+                result['class_map'] = write_map(result['class_map'], file)
             if args.annotations and is_detector:
                 records += to_coco(result, image_ids[name], category_ids)
             else:
