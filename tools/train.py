@@ -13,7 +13,6 @@ from mmcloformer.apis.runner import (
     load_config,
 )
 from mmcloformer.checks.crashes import explain_crashes
-from mmcloformer.checks.hint import suggest_data_check
 from mmcloformer.checks.presence import check_data
 from mmcloformer.compat.seeded_batches import seed_batches
 from mmcloformer.config import ConfigView
@@ -62,7 +61,7 @@ def main() -> None:
     seed_batches(runner)
     if note:
         runner.logger.warning(note)
-    with suggest_data_check(args.config), explain_crashes(cfg):
+    with explain_crashes(cfg, args.config):
         runner.train()
 
 

@@ -3,25 +3,21 @@
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from inspect import signature
-from itertools import islice
 from typing import Any
 
 import torch
-from mmengine.dataset import RepeatDataset
+from mmengine.dataset import InfiniteSampler, RepeatDataset
 from mmengine.optim.scheduler import ConstantLR, LinearLR
 from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import EpochBasedTrainLoop
-from torch.utils.data import ConcatDataset, Dataset
 
-from ..config import ConfigView, Entry
-from ..errors import ConfigError
+from ..config import ConfigView
 from .problem import Fault, Problem
 
 _QUADRATIC = 'mmdet.engine.schedulers'
 NEVER_STARTS = 'end should be larger than begin'
 """What a scheduler of the host raises whose `begin` is not before its `end`."""
-_NEVER_STARTS = Fault(
+NEVER_STARTS_FAULT = Fault(
     'a scheduler starts when the run has already ended',
     'set its begin before the end of the run, or train for longer: its end is by default the '
     'length of the run, in epochs or, with by_epoch=False, in iterations',
@@ -70,8 +66,9 @@ def schedule_problems(view: ConfigView, samples: int | None) -> Iterator[Problem
     loader, loop = view.loader('train'), view.cfg.get('train_cfg') or {}
     samples = _epoch_samples(view, loader.get('dataset'), samples)
     schedulers = view.cfg.get('param_scheduler')
-    several = isinstance(schedulers, Mapping) and 'type' not in schedulers
-    if not schedulers or not samples or several:
+    if isinstance(schedulers, Mapping):  # One scheduler, or those of several optimizers by name.
+        schedulers = [schedulers] if 'type' in schedulers else None
+    if not schedulers or not samples:
         return
     batches = samples / (loader.get('batch_size') or 1)
     length = loader.get('num_batch_per_epoch') or (
@@ -79,15 +76,14 @@ def schedule_problems(view: ConfigView, samples: int | None) -> Iterator[Problem
     )
     max_epochs = loop.get('max_epochs') or 1
     max_iters = loop.get('max_iters') or max_epochs * length
-    settings = [schedulers] if isinstance(schedulers, Mapping) else schedulers
     built = []
-    for index, setting in enumerate(settings):
+    for index, setting in enumerate(schedulers):
         try:
             built.append(_build(setting, max_epochs, max_iters, length))
         except Exception as error:  # Whatever else is wrong with it, the host reports.
             built.append(None)
             if NEVER_STARTS in str(error):
-                found, remedy = _NEVER_STARTS
+                found, remedy = NEVER_STARTS_FAULT
                 yield Problem(f'param_scheduler.{index}', f'{found} ({error})', remedy)
     yield from late_warmups(built, max_epochs, max_iters)
 
@@ -99,51 +95,23 @@ def loop_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Problem]:
         view: The config.
         splits: Which of `train`, `val` and `test` to check.
     """
-    for split in dict.fromkeys(splits):
-        sampler = view.entry(
-            view.loader(split).get('sampler'), f'{split}_dataloader.sampler', 'DATA_SAMPLERS'
-        )
-        by_epoch = split != 'train' or _runs_by_epoch(view)
-        if by_epoch and _never_ends(view, sampler):
-            name, what = sampler.kind.__name__, 'epoch' if split == 'train' else 'evaluation'
-            advice = "set its type to 'DefaultSampler'"
-            if split == 'train':
-                advice += ", or train_cfg to dict(type='IterBasedTrainLoop', max_iters=...)"
-            yield Problem(sampler.field, f'{name} never ends, and so no {what} does', advice)
-
-
-def _runs_by_epoch(view: ConfigView) -> bool:
     loop = view.entry(view.cfg.get('train_cfg'), 'train_cfg', 'LOOPS')
-    if loop.kind is None:
-        return bool(loop.settings.get('by_epoch'))
-    return loop.is_a(EpochBasedTrainLoop)
+    by_epoch = loop.is_a(EpochBasedTrainLoop) if loop.kind else loop.settings.get('by_epoch')
+    infinite = [InfiniteSampler]
+    if view.host == 'mmdet':
+        from mmdet.datasets.samplers import MultiSourceSampler
 
-
-def _never_ends(view: ConfigView, sampler: Entry) -> bool:
-    """Return whether a sampler draws far more than its number of samples.
-
-    Samplers without a seed are not tried, as they agree on one with the other processes.
-    """
-    if sampler.kind is None or 'seed' not in signature(sampler.kind).parameters:
-        return False
-    settings = {k: v for k, v in sampler.settings.items() if k not in ('type', '_scope_')}
-    parts = len(settings.get('source_ratio') or [1])
-    try:
-        tried = sampler.kind(ConcatDataset([_Samples()] * parts), **settings | dict(seed=0))
-        most = 10 * len(tried) + 10
-        return len([*islice(tried, most)]) == most
-    except Exception:  # It needs more than this data set has; its faults are the host's.
-        return False
-
-
-class _Samples(Dataset[int]):
-    """A few samples, for which a sampler can be built."""
-
-    def __len__(self) -> int:
-        return 8
-
-    def get_data_info(self, index: int) -> dict[str, Any]:
-        return dict(width=1 + 2 * (index % 2), height=2)  # Upright and wide images.
+        infinite.append(MultiSourceSampler)
+    for split in dict.fromkeys(splits):
+        field = f'{split}_dataloader.sampler'
+        sampler = view.entry(view.loader(split).get('sampler'), field, 'DATA_SAMPLERS')
+        if sampler.is_a(*infinite) and (by_epoch or split != 'train'):
+            what, advice = 'evaluation', "set its type to 'DefaultSampler'"
+            if split == 'train':
+                what = 'epoch'
+                advice += ", or train_cfg to dict(type='IterBasedTrainLoop', max_iters=...)"
+            name = sampler.kind.__name__
+            yield Problem(field, f'{name} never ends, and so no {what} does', advice)
 
 
 def _epoch_samples(view: ConfigView, dataset: Any, samples: int | None) -> int | None:
@@ -156,15 +124,6 @@ def _epoch_samples(view: ConfigView, dataset: Any, samples: int | None) -> int |
     parts = wrapper.settings.get('datasets') or []
     plain = not any('dataset' in each or 'datasets' in each for each in parts)
     return samples if inner is None and plain else None
-
-
-def never_starts(error: Exception) -> ConfigError:
-    """Return an explanation of the host's error about a scheduler that would never start.
-
-    Args:
-        error: What the host raised.
-    """
-    return ConfigError(f'param_scheduler: {_NEVER_STARTS} ({error})')
 
 
 def _build(setting: Mapping[str, Any], max_epochs: int, max_iters: int, length: int) -> Any:

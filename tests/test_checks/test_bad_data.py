@@ -17,7 +17,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS, FUNCTIONS, init_default_scope
 
 from mmcloformer.apis.config import build_model
-from mmcloformer.checks.hint import suggest_data_check
+from mmcloformer.checks.crashes import explain_crashes
 from mmcloformer.datasets.store import write_shapes
 from tests.conftest import ROOT
 
@@ -144,7 +144,7 @@ def test_what_the_host_does(kind, corrupted, model):
     if error:
         assert kind.crash in f'{error!r}'
         named = pytest.raises(SystemExit, match='check_dataset')
-        with named, suggest_data_check('config.py'):
+        with named, explain_crashes(cfg, 'config.py'):
             raise error
 
 

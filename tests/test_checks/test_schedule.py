@@ -140,7 +140,7 @@ def test_an_epoch_over_an_infinite_sampler_never_ends(host, spelling):
         (None, False),
     ],
 )
-def test_whether_a_sampler_ends_is_tried(sampler, infinite):
+def test_other_samplers(sampler, infinite):
     assert bool(loops('mmdet', sampler, by_epoch=True)) == infinite
 
 

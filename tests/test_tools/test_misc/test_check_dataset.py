@@ -34,7 +34,7 @@ def test_every_bad_file_is_listed_and_the_good_are_not(tool_error, shapes, tmp_p
     assert 'Traceback' not in output
 
 
-@pytest.mark.slow  # It starts a process; test_hint.py has the quick tests.
+@pytest.mark.slow  # It starts a process; test_crashes.py has the quick tests.
 def test_training_names_the_tool(run_tool, shapes, tmp_path):
     root = shutil.copytree(shapes / 'coco', tmp_path / 'coco')
     for file in (root / 'train2017').iterdir():
