@@ -45,7 +45,7 @@ class Classes(NamedTuple):
     Attributes:
         field: Name of the field with the data set's config.
         kind: Class of the data set.
-        names: Class names by label, or None if the annotations give them.
+        names: Class names by label, those of folders first; None if the annotations give them.
         own: Whether the names come from the config rather than from the data set's class.
         things: Number of classes with boxes.
         folders: Class folders, if the labels come from them.
@@ -61,8 +61,6 @@ class Classes(NamedTuple):
     @property
     def number(self) -> int | None:
         """Number of classes, or None if it is unknown."""
-        if self.folders and self.folders.names:
-            return len(self.folders.names)
         return len(self.names) if self.names else None
 
 
@@ -76,27 +74,13 @@ def class_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Problem]
         view: The config.
         splits: Which of `train`, `val` and `test` to check.
     """
-    if view.host is None or _retrieves(view):
+    if view.host == 'mmpretrain':
+        from mmpretrain.models import BaseRetriever
+
+        if view.entry(view.cfg.get('model'), 'model', 'MODELS').is_a(BaseRetriever):
+            return  # Each split has labels of its own.
+    if view.host is None:
         return
-    cfg = view.cfg
-    for problem in _problems(view, splits):
-        name = problem.field.partition('.')[0]
-        twin = name.replace('val_', 'test_')
-        copied = twin != name and cfg.get(twin) is not None and cfg[twin] == cfg.get(name)
-        likewise = f'; likewise in {twin}' * copied
-        yield problem._replace(remedy=problem.remedy + likewise)
-
-
-def _retrieves(view: ConfigView) -> bool:
-    """Return whether a model is for retrieval, where each split has labels of its own."""
-    if view.host != 'mmpretrain':
-        return False
-    from mmpretrain.models import BaseRetriever
-
-    return view.entry(view.cfg.get('model'), 'model', 'MODELS').is_a(BaseRetriever)
-
-
-def _problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Problem]:
     trained = None
     for split in dict.fromkeys(['train', *splits]):
         for leaf in view.datasets(split):
@@ -141,18 +125,12 @@ def _read_classes(view: ConfigView, dataset: Entry) -> tuple[list[Problem], Clas
     if names is not None and not isinstance(names, (list, tuple)):
         found = f'is {names!r}, which is neither a tuple of names nor a file of names'
         return [Problem(source, found, f'write a tuple of names, such as {(names,)}')], None
-    folders = _find_folders(view, dataset) if classifier else None
-    classes = Classes(
-        field,
-        kind,
-        None if names is None else tuple(names),
-        'classes' in given,
-        len(loaded.get('thing_classes', names or ())),
-        folders,
-    )
-    if folders:
-        return [*_folder_problems(classes, folders, source)], classes
-    return [*_selection_problems(view, classes)], classes
+    own, things = 'classes' in given, len(loaded.get('thing_classes', names or ()))
+    classes = Classes(field, kind, None if names is None else tuple(names), own, things, None)
+    if not classifier or not (folders := _find_folders(view, dataset)):
+        return [*_selection_problems(view, classes)], classes
+    problems = [*_folder_problems(classes, folders, source)]
+    return problems, classes._replace(names=folders.names or classes.names, folders=folders)
 
 
 def _find_folders(view: ConfigView, dataset: Entry) -> Folders | None:
@@ -313,7 +291,7 @@ def _model_problems(
             yield from number_problems(view, splits, [first.classes], reason)
         return
     folders = trained.folders
-    names = join_first((folders.names if folders else trained.names) or (), 4)
+    names = join_first(trained.names or (), 4)
     of_type = '' if trained.own or folders else f' of its type {trained.kind.__name__}'
     reason = f'{trained.field} has {count} class{"es" * (count > 1)}{of_type} ({names})'
     if view.host == 'mmseg':

@@ -6,8 +6,9 @@ mmdet itself silently drops or swaps classes, and stops at a missing image only 
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import compress
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,8 +29,6 @@ _FIELDS = dict(
     # pycocotools reads these from every annotation when it builds its index.
     annotations=('id', 'image_id', 'category_id'),
 )
-_NUMBER = (int, float)
-_UNKNOWN = (np.nan, np.nan)
 # Pixels by which rounding may move a box over the edge of its image, or away from its mask.
 _TOLERANCE = 2
 # Boxes written as corners end far outside: by this share of a side, in more than a few boxes.
@@ -39,6 +38,18 @@ _COMPARED = 2000
 
 _Entries = Sequence[Mapping[str, Any]]
 _Array = NDArray[np.float64]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float))
+
+
+def _is_box(row: Any) -> bool:
+    return (
+        isinstance(row, list)
+        and len(row) == 4
+        and all(_is_number(number) and -1e300 < number < 1e300 for number in row)
+    )
 
 
 class CocoFile(NamedTuple):
@@ -86,7 +97,7 @@ def coco_problems(
                 )
                 found = _loaded(read(path), dataset.settings, classes, masks, find_images)
                 yield from (each._replace(field=dataset.field, file=path) for each in found)
-        names = {name for each in loaded.values() for name in each}
+        names = [*dict.fromkeys(name for each in loaded.values() for name in each)]
         for evaluator in view.evaluators(split):
             path = local_file(evaluator)
             if path and evaluator.is_a(CocoMetric) and not evaluator.settings.get('format_only'):
@@ -143,13 +154,8 @@ def class_names(dataset: Entry) -> tuple[str, ...]:
     return tuple(names) if isinstance(names, (list, tuple)) else ()
 
 
-def category_faults(coco: CocoFile, classes: Sequence[str]) -> Iterator[Fault]:
-    """Yield how the categories of a file differ from the classes of a data set.
-
-    Args:
-        coco: The file.
-        classes: The classes.
-    """
+def _category_faults(coco: CocoFile, classes: Sequence[str]) -> Iterator[Fault]:
+    """Yield how the categories of a file differ from the classes of a data set."""
     names = [category['name'] for category in coco.categories]
     if absent := [name for name in classes if name not in names]:
         yield Fault(
@@ -227,7 +233,7 @@ def _loaded(
     yield from (Problem('', *fault) for fault in faults)
     if not images:
         return
-    yield from (Problem('', *fault) for fault in category_faults(coco, classes))
+    yield from (Problem('', *fault) for fault in _category_faults(coco, classes))
     files: dict[Any, set[str]] = {}
     for image in images:
         files.setdefault(image['id'], set()).add(image['file_name'])
@@ -249,20 +255,23 @@ def _loaded(
             f'its {key} is not in the list, so the host silently drops the object',
             f'correct {key}, or add it to the list',
         )
-    yield from _without_size(images)
+    boxes, sizes = _boxes(counted), _sizes(images, counted)
+    low, high = np.maximum(boxes[:, :2], 0), boxes[:, :2] + boxes[:, 2:]
+    overlaps = np.all(np.minimum(high, sizes) > low, axis=1).tolist()
+    # The host drops a box outside of its image before it reads the area.
+    yield from _unreadable(images, counted, [*compress(counted, overlaps)])
     known = {category['id'] for category in categories if category['name'] in classes}
-    objects = [each for each in counted if each['category_id'] in known]
+    is_object = [each['category_id'] in known for each in counted]
+    objects = [*compress(counted, is_object)]
     if objects and all(each.get('iscrowd') for each in objects):
         yield Problem(
             '',
             f'all {len(objects)} objects have iscrowd=1, so loss and score leave them out',
             'set iscrowd=0 for single objects',
         )
-    yield from _edges(_boxes(objects), _sizes(images, objects))
+    yield from _edges(boxes[is_object], sizes[is_object])
     if masks:
         yield from _placement(images, objects)
-    yield from _box_problems(images, counted, only_inside=True)
-
     kept = list(images)
     if (filters := settings.get('filter_cfg')) and not settings.get('test_mode'):
         shown = {each['image_id'] for each in annotations if each['category_id'] in known}
@@ -286,9 +295,7 @@ def _loaded(
         yield from _missing(folder, [each['file_name'] for each in kept])
 
 
-def _scored(
-    coco: CocoFile, classes: Collection[str], masks: bool, is_own: bool
-) -> Iterator[Problem]:
+def _scored(coco: CocoFile, classes: Sequence[str], masks: bool, is_own: bool) -> Iterator[Problem]:
     """Yield what pycocotools cannot score, or scores wrongly.
 
     Args:
@@ -299,8 +306,10 @@ def _scored(
     """
     if is_own:
         yield from (Problem('', *fault) for fault in coco.faults)
-        yield from _box_problems(coco.images, coco.annotations, only_inside=False)
-        yield from _without_size(coco.images) if masks else ()
+        if coco.categories:
+            yield from (Problem('', *fault) for fault in _category_faults(coco, classes))
+        images = coco.images if masks else ()
+        yield from _unreadable(images, coco.annotations, coco.annotations)
     names = {each['id']: each['name'] for each in coco.categories}
     scored = [
         each
@@ -308,7 +317,7 @@ def _scored(
         if not classes or names.get(each['category_id']) in classes
     ]
     absent = [each for each in scored if 'iscrowd' not in each]
-    yield from _of('annotation', absent, 'no iscrowd', 'add it')
+    yield from _of('annotation', absent, 'its iscrowd is missing', 'add it')
     try:
         # pycocotools stores the ids in an array of zeros, and 0 means that nothing was found.
         has_zero = 0 in np.array([each['id'] for each in scored], float)
@@ -334,11 +343,23 @@ def _scored(
             yield from _of('annotation', entries, *fault)
 
 
-def _without_size(images: _Entries) -> Iterator[Problem]:
-    """Yield which images have no size; the host stops at these with a bare `KeyError`."""
-    for side in ('height', 'width'):
-        absent = [image for image in images if not isinstance(image.get(side), _NUMBER)]
-        yield from _of('image', absent, f'no {side}', 'add it, in pixels')
+def _unreadable(images: _Entries, annotations: _Entries, measured: _Entries) -> Iterator[Problem]:
+    """Yield the fields that the host or pycocotools cannot read.
+
+    Args:
+        images: The images whose size is read.
+        annotations: The annotations whose box is read. NaN and infinity, which the JSON parser
+            accepts, make the host drop it or stretch it to the edge of the image.
+        measured: The annotations whose area is read.
+    """
+    for kind, entries, key, is_good, wanted in (
+        ('image', images, 'height', _is_number, 'a number of pixels'),
+        ('image', images, 'width', _is_number, 'a number of pixels'),
+        ('annotation', annotations, 'bbox', _is_box, 'four finite numbers'),
+        ('annotation', measured, 'area', _is_number, 'a number of square pixels'),
+    ):
+        bad = [each for each in entries if not is_good(each.get(key))]
+        yield from _of(kind, bad, f'its {key} is not {wanted}', 'add or correct it')
 
 
 def _missing(folder: str, files: Sequence[str]) -> Iterator[Problem]:
@@ -360,32 +381,6 @@ def _missing(folder: str, files: Sequence[str]) -> Iterator[Problem]:
             'put them there, or set data_root and data_prefix.img; '
             'in file_name, write / between folders, not \\',
         )
-
-
-def _box_problems(images: _Entries, annotations: _Entries, only_inside: bool) -> Iterator[Problem]:
-    """Yield boxes and areas that the host cannot read.
-
-    NaN and infinity, which Python's JSON parser accepts, make the host drop a box or stretch it to
-    the edge of the image. A loader reads the area only of boxes that overlap their image.
-    """
-    boxes = _boxes(annotations)
-    read = is_box = ~np.isnan(boxes[:, 0])
-    if only_inside:
-        low, high = np.maximum(boxes[:, :2], 0), boxes[:, :2] + boxes[:, 2:]
-        read = is_box & np.all(np.minimum(high, _sizes(images, annotations)) > low, axis=1)
-    yield from _of(
-        'annotation',
-        [annotations[index] for index in np.flatnonzero(~is_box)],
-        'its bbox is not four finite numbers',
-        'correct it, or remove the annotation',
-    )
-    areas = [annotations[index] for index in np.flatnonzero(read)]
-    yield from _of(
-        'annotation',
-        [each for each in areas if not isinstance(each.get('area'), _NUMBER)],
-        'its area is not a number',
-        'write it in square pixels',
-    )
 
 
 def _edges(boxes: _Array, sizes: _Array) -> Iterator[Problem]:
@@ -450,19 +445,13 @@ def _boxes(annotations: _Entries) -> _Array:
     return np.array(boxes, float).reshape(-1, 4)
 
 
-def _is_box(row: Any) -> bool:
-    return (
-        isinstance(row, list)
-        and len(row) == 4
-        and all(isinstance(number, _NUMBER) and -1e300 < number < 1e300 for number in row)
-    )
-
-
 def _sizes(images: _Entries, entries: _Entries, key: str = 'image_id') -> _Array:
     """Return the width and height of each entry's image, (N, 2); NaN if they are unknown."""
     sizes = {
         each['id']: (each['width'], each['height'])
         for each in images
-        if isinstance(each.get('width'), _NUMBER) and isinstance(each.get('height'), _NUMBER)
+        if _is_number(each.get('width')) and _is_number(each.get('height'))
     }
-    return np.array([sizes.get(each[key], _UNKNOWN) for each in entries], float).reshape(-1, 2)
+    return np.array([sizes.get(each[key], (np.nan, np.nan)) for each in entries], float).reshape(
+        -1, 2
+    )

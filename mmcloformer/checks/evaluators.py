@@ -10,7 +10,7 @@ from mmengine.dataset import ConcatDataset
 
 from ..config import ConfigView, Entry
 from ..errors import join_first
-from .coco import CocoFile, category_faults, class_names, local_file, read_coco
+from .coco import CocoFile, local_file, read_coco
 from .problem import Problem
 
 # Of the fields that are compared; panoptic annotations have no id of their own.
@@ -18,11 +18,12 @@ _FIELDS = dict(images=('id', 'file_name'), categories=('id', 'name'), annotation
 
 
 def evaluator_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Problem]:
-    """Yield which evaluators score other images or classes than their loader's.
+    """Yield which evaluators score other images than their loader's.
 
     mmdet matches predictions by image id. It stops if the evaluator's file lacks an id, counts
     the objects of images that are never predicted as missed, and scores against the wrong objects
-    if an id belongs to another image. Files that differ otherwise, such as in their boxes, pass.
+    if an id belongs to another image. Files that differ otherwise, such as in their boxes, pass;
+    `coco_problems` compares their classes.
 
     Args:
         view: The config; nothing is yielded unless its host is mmdet.
@@ -95,7 +96,7 @@ def _loaded_files(view: ConfigView, split: str, datasets: Sequence[Entry]) -> li
 
 
 def _misfit(loaded: Sequence[CocoFile], scored: CocoFile, datasets: Sequence[Entry]) -> str | None:
-    """Return how the images or classes of an evaluator's file differ from those of its loader."""
+    """Return how the images of an evaluator's file differ from those of its loader."""
     predicted = {image['id']: image for coco in loaded for image in coco.images}
     known = {image['id']: image for image in scored.images}
     if not predicted or not known:  # Other checks say why a file cannot be read.
@@ -126,9 +127,7 @@ def _misfit(loaded: Sequence[CocoFile], scored: CocoFile, datasets: Sequence[Ent
             f"the evaluator's file has {len(missed)} more images with objects (image_id "
             f'{join_first(missed)}), which are never predicted and count as missed'
         )
-    if 'thing_classes' in datasets[0].kind.METAINFO:
-        return None
-    return next((each.found for each in category_faults(scored, class_names(datasets[0]))), None)
+    return None
 
 
 def _boxes(files: Sequence[CocoFile]) -> dict[Any, list[str]]:

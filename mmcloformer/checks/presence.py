@@ -1,7 +1,7 @@
 """Checks that the data that a config names exist and fit the config, before anything is built."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +83,8 @@ def check_present(cfg: Config, splits: Sequence[str]) -> None:
 def missing_files(view: ConfigView, splits: Sequence[str]) -> Iterator[Problem]:
     """Yield the files and folders that do not exist.
 
-    The data sets themselves say where they look. Files on other back ends (`s3://...`) and data
-    sets that download their files are left to the host.
+    The data sets themselves say where they look. Files on other back ends (`s3://...`,
+    `backend_args`) and data sets that download their files are left to the host.
 
     Args:
         view: The config.
@@ -96,29 +96,22 @@ def missing_files(view: ConfigView, splits: Sequence[str]) -> Iterator[Problem]:
             paths.setdefault(path, field)
     for evaluator in view.evaluators(*splits):
         file = evaluator.settings.get('ann_file')
-        if isinstance(file, str) and _is_local(evaluator.settings):
+        if isinstance(file, str) and not evaluator.settings.get('backend_args'):
             paths.setdefault(file, f'{evaluator.field}.ann_file')
     for path, field in paths.items():
         if '://' not in path and not Path(path).exists():
             yield Problem(field, f'{path} does not exist', '')
 
 
-def _is_local(settings: Mapping[str, Any]) -> bool:
-    """Return whether a dataset or evaluator reads its files from this machine."""
-    backend = (settings.get('backend_args') or {}).get('backend', 'local')
-    return backend in ('local', 'disk')
-
-
 def _paths(view: ConfigView, entry: Entry) -> Iterator[tuple[str, str]]:
     """Yield fields and paths of a data set; only the root if that does not exist."""
     dataset: Any = view.build_lazily(entry)
-    if dataset is None or getattr(dataset, 'download', False) or not _is_local(entry.settings):
+    if dataset is None or getattr(dataset, 'download', False) or entry.settings.get('backend_args'):
         return
     root = dataset.data_root or ''
-    prefixes = dataset.data_prefix.values()
-    paths = [('ann_file', dataset.ann_file), *(('data_prefix', each) for each in prefixes)]
+    paths = [('ann_file', dataset.ann_file)]
+    paths += [('data_prefix', path) for path in dataset.data_prefix.values()]
     inside = any(root and str(path).startswith(root) for _, path in paths)
     if inside and '://' not in root and not Path(root).exists():
-        yield f'{entry.field}.data_root', root
-        return
+        paths = [('data_root', root)]
     yield from ((f'{entry.field}.{key}', str(path)) for key, path in paths if path)

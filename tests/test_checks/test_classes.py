@@ -123,11 +123,11 @@ def test_the_imagenet_config_on_own_folders_names_every_field(tmp_path):
         ('train_dataloader.dataset.metainfo.classes', f'set it to {names}'),
         (
             'val_dataloader.dataset.metainfo.classes',
-            f'set it to {names}; likewise in test_dataloader',
+            f'set it to {names}',
         ),
         ('model.head.num_classes', 'set it to 3'),
         ('data_preprocessor.num_classes', 'set it to 3'),
-        ('val_evaluator.topk', 'set it to (1,); likewise in test_evaluator'),
+        ('val_evaluator.topk', 'set it to (1,)'),
     ]
     with pytest.raises(DataError) as error:
         check_data(cfg, BOTH)

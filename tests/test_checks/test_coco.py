@@ -94,7 +94,7 @@ def share_an_id(content):
         each['image_id'] = max(each['image_id'], 3)
 
 
-BOX = 'annotation 4: its bbox is not four finite numbers; correct it'
+BOX = 'annotation 4: its bbox is not four finite numbers'
 FORMAT = "not in COCO's format: "
 FAULTS = [
     (name_alike, 'several categories are called ring'),
@@ -104,8 +104,11 @@ FAULTS = [
     (update('images', 1, file_name=None), f'{FORMAT}image 2: file_name is not a text'),
     (update('images', 1, file_name=['a.png']), f'{FORMAT}unhashable'),
     (share_an_id, 'image 3: several files have this id'),
-    (update('images', 1, height=None), 'image 2: no height; add it, in pixels'),
-    (without('images', 1, 'width'), 'image 2: no width'),
+    (
+        update('images', 1, height=None),
+        'image 2: its height is not a number of pixels; add or correct it',
+    ),
+    (without('images', 1, 'width'), 'image 2: its width'),
     (update('annotations', 3, image_id=77), 'annotation 4: its image_id is not in the list'),
     (update('annotations', 3, category_id='a'), 'annotation 4: its category_id is not in the list'),
     (without('annotations', 3, 'category_id'), 'category_id; the list entries 3 (from 0) lack'),
@@ -160,7 +163,7 @@ def test_all_faults_are_listed_at_once(cfg, rewrite):
     text = errors(cfg)
     assert 'annotation 1, 2, 3, 4, 5, 6, 7, 8, ... (9 in all): its category_id' in text
     assert 'annotation 10: its bbox' in text
-    assert 'image 3: no height' in text
+    assert 'image 3: its height' in text
 
 
 def test_a_misspelt_class(cfg):
@@ -208,7 +211,7 @@ def test_a_byte_order_mark_is_named_and_the_rest_is_checked(cfg, rewrite, encodi
     text = errors(cfg)
     assert f'{file} (train_dataloader.dataset): ' in text
     assert 'save it as UTF-8' in text
-    assert 'image 2: no height' in text
+    assert 'image 2: its height' in text
 
 
 @pytest.mark.parametrize(
@@ -237,6 +240,27 @@ def test_images_that_are_left_out_need_not_exist(cfg, rewrite):
     assert '1 of 9 images are not in' in errors(cfg)
     dataset.indices = 2
     assert not found(cfg)
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        (lambda names: names.reverse(), 'the order in the file gives the classes their numbers'),
+        (lambda names: names.remove('star'), 'no category is called star'),
+    ],
+)
+def test_other_classes_in_an_evaluators_own_file(cfg, rewrite, change, words):
+    def rename(content):
+        names = list(CLASSES)
+        change(names)
+        content['categories'] = [dict(id=i, name=name) for i, name in enumerate(names, 1)]
+
+    loaded = cfg.val_dataloader.dataset.ann_file
+    rewrite(rename, 'val')
+    cfg.val_dataloader.dataset.ann_file = loaded
+    (problem,) = found(cfg)
+    assert problem.field == 'val_evaluator'
+    assert words in problem.found
 
 
 def test_wrapped_datasets_are_found(cfg):

@@ -137,7 +137,7 @@ def test_problems_of_many_annotations_are_one_line(detector, examine, rewrite):
     number = len(json.loads(file.read_text())['annotations'])
     assert examine(cfg)[1] == [
         f'{file} (val_evaluator): annotation 1, 2, 3, 4, 5, 6, 7, 8, ... ({number} in all): '
-        'no iscrowd; add it'
+        'its iscrowd is missing; add it'
     ]
 
 
@@ -166,7 +166,9 @@ def test_an_evaluators_own_file_is_examined(scenes, examine, tmp_path):
     content = json.loads((root / 'annotations/instances_val2017.json').read_text())
     del content['images'][1]['height']
     file.write_text(json.dumps(content))
-    assert examine(cfg)[1] == [f'{file} (val_evaluator): image 2: no height; add it, in pixels']
+    assert examine(cfg)[1] == [
+        f'{file} (val_evaluator): image 2: its height is not a number of pixels; add or correct it'
+    ]
     content['annotations'].append(None)
     file.write_text(json.dumps(content))
     (problem,) = examine(cfg)[1]
