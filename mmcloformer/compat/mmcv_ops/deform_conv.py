@@ -3,9 +3,14 @@
 mmcv and torchvision both store offsets as (y, x) pairs in the order of the kernel's cells. One
 gradient differs: that of an offset whose sample lies exactly at y = -1 or x = -1, as with offset 0
 and padding, is 0 in mmcv, and here the slope to the first row or column.
-"""
 
-from collections.abc import Mapping
+The arguments are those of mmcv: `input` (N, C, H, W), `weight` (C', C / groups, kh, kw), `bias`
+(C',), `offset` (N, 2 * deform_groups * kh * kw, H', W') in pixels of the input, `mask`
+(N, deform_groups * kh * kw, H', W'), `output` and its gradient (N, C', H', W'). `columns` and
+`ones`, buffers of mmcv's kernels, are not used. `geometry` is mmcv's keywords for stride, padding,
+dilation and groups, and for kernel size and batch step, which are not used. Gradients of offsets
+and masks are overwritten, and all others added to.
+"""
 
 import torch
 import torchvision  # noqa: F401  (registers torch.ops.torchvision)
@@ -16,14 +21,8 @@ from .standin import at_least_float32, missing_op
 # mmcv's names of the arguments of torchvision's kernels, in their order.
 _PLAIN = ('dH', 'dW', 'padH', 'padW', 'dilationH', 'dilationW', 'group', 'deformable_group')
 _MODULATED = (
-    'stride_h',
-    'stride_w',
-    'pad_h',
-    'pad_w',
-    'dilation_h',
-    'dilation_w',
-    'group',
-    'deformable_group',
+    *('stride_h', 'stride_w', 'pad_h', 'pad_w', 'dilation_h', 'dilation_w'),
+    *('group', 'deformable_group'),
 )
 
 
@@ -36,20 +35,9 @@ def deform_conv_forward(
     ones: Tensor,
     **geometry: int,
 ) -> None:
-    """Convolve at positions shifted by the offsets.
-
-    Args:
-        input: (N, C, H, W).
-        weight: (C', C / groups, kh, kw).
-        offset: (N, 2 * deform_groups * kh * kw, H', W'), in pixels of the input.
-        output: (N, C', H', W'), overwritten.
-        columns: Buffer of mmcv's kernel, not used.
-        ones: Buffer of mmcv's kernel, not used.
-        **geometry: mmcv's keywords for stride, padding, dilation and groups; its kernel size and
-            batch step are not used.
-    """
-    tensors = _plain_tensors(input, weight, offset)
-    arguments = _arguments(_PLAIN, geometry)
+    """Convolve at positions shifted by the offsets."""
+    tensors = _tensors(input, weight, offset)
+    arguments = [geometry[name] for name in _PLAIN]
     output.copy_(torch.ops.torchvision.deform_conv2d(*tensors, *arguments, False))
 
 
@@ -63,17 +51,11 @@ def deform_conv_backward_input(
     columns: Tensor,
     **geometry: int,
 ) -> None:
-    """Compute the gradients of input and offsets; the other arguments are the forward pass's.
+    """Compute the gradients of input and offsets.
 
     torchvision's kernel computes all gradients at once, so v1 computes them twice.
-
-    Args:
-        grad_output: (N, C', H', W').
-        grad_input: (N, C, H, W), added to.
-        grad_offset: The shape of `offset`, overwritten.
     """
-    tensors = _plain_tensors(input, weight, offset)
-    grads = _backward(grad_output, tensors, _arguments(_PLAIN, geometry), modulated=False)
+    grads = _backward(grad_output, _tensors(input, weight, offset), _PLAIN, geometry)
     grad_input.add_(grads[0])
     grad_offset.copy_(grads[2])
 
@@ -89,17 +71,10 @@ def deform_conv_backward_parameters(
     scale: float,
     **geometry: int,
 ) -> None:
-    """Compute the gradient of the weight; the other arguments are the forward pass's.
-
-    Args:
-        grad_output: (N, C', H', W').
-        grad_weight: (C', C / groups, kh, kw), `scale` times the gradient is added to it.
-        scale: Factor of the gradient.
-    """
+    """Compute the gradient of the weight, multiplied by `scale`."""
     # The gradient does not depend on the weight, which mmcv does not pass.
-    tensors = _plain_tensors(input, torch.zeros_like(grad_weight), offset)
-    grads = _backward(grad_output, tensors, _arguments(_PLAIN, geometry), modulated=False)
-    grad_weight.add_(grads[1], alpha=scale)
+    tensors = _tensors(input, torch.zeros_like(grad_weight), offset)
+    grad_weight.add_(_backward(grad_output, tensors, _PLAIN, geometry)[1], alpha=scale)
 
 
 def modulated_deform_conv_forward(
@@ -117,19 +92,6 @@ def modulated_deform_conv_forward(
 ) -> None:
     """Convolve at positions shifted by the offsets, each sample multiplied by its mask.
 
-    Args:
-        input: (N, C, H, W).
-        weight: (C', C / groups, kh, kw).
-        bias: (C',); ignored without `with_bias`.
-        ones: Buffer of mmcv's kernel, not used.
-        offset: (N, 2 * deform_groups * kh * kw, H', W'), in pixels of the input.
-        mask: (N, deform_groups * kh * kw, H', W').
-        output: (N, C', H', W'), overwritten.
-        columns: Buffer of mmcv's kernel, not used.
-        with_bias: Whether to add the bias.
-        **geometry: mmcv's keywords for stride, padding, dilation and groups; its kernel size is
-            not used.
-
     Raises:
         MissingOpError: The offsets have another height and width than the output. mmcv's kernel
             then reads some of them at wrong positions, and mmdet's DyHead relies on that.
@@ -138,8 +100,8 @@ def modulated_deform_conv_forward(
         raise missing_op(
             'modulated_deform_conv_forward with offsets of another size than the output'
         )
-    tensors = _modulated_tensors(input, weight, offset, mask, bias, with_bias)
-    arguments = _arguments(_MODULATED, geometry)
+    tensors = _tensors(input, weight, offset, mask, bias if with_bias else None)
+    arguments = [geometry[name] for name in _MODULATED]
     output.copy_(torch.ops.torchvision.deform_conv2d(*tensors, *arguments, True))
 
 
@@ -161,18 +123,9 @@ def modulated_deform_conv_backward(
     with_bias: bool,
     **geometry: int,
 ) -> None:
-    """Compute all gradients; the arguments not named here are the forward pass's.
-
-    Args:
-        grad_input: (N, C, H, W), added to.
-        grad_weight: (C', C / groups, kh, kw), added to.
-        grad_bias: (C',), added to; not changed without `with_bias`.
-        grad_offset: The shape of `offset`, overwritten.
-        grad_mask: The shape of `mask`, overwritten.
-        grad_output: (N, C', H', W').
-    """
-    tensors = _modulated_tensors(input, weight, offset, mask, bias, with_bias)
-    grads = _backward(grad_output, tensors, _arguments(_MODULATED, geometry), modulated=True)
+    """Compute all gradients; that of the bias only `with_bias`."""
+    tensors = _tensors(input, weight, offset, mask, bias if with_bias else None)
+    grads = _backward(grad_output, tensors, _MODULATED, geometry)
     grad_input.add_(grads[0])
     grad_weight.add_(grads[1])
     grad_offset.copy_(grads[2])
@@ -181,24 +134,24 @@ def modulated_deform_conv_backward(
         grad_bias.add_(grads[4])
 
 
-def _plain_tensors(input: Tensor, weight: Tensor, offset: Tensor) -> tuple[Tensor, ...]:
-    no_mask, no_bias = input.new_zeros(len(input), 1), input.new_zeros(len(weight))
-    return at_least_float32(input, weight, offset, no_mask, no_bias)
-
-
-def _modulated_tensors(
-    input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor, bias: Tensor, with_bias: bool
+def _tensors(
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    mask: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
-    added = bias if with_bias else input.new_zeros(len(weight))
-    return at_least_float32(input, weight, offset, mask, added)
-
-
-def _arguments(names: tuple[str, ...], geometry: Mapping[str, int]) -> list[int]:
-    return [geometry[name] for name in names]
+    mask = input.new_zeros(len(input), 1) if mask is None else mask
+    bias = input.new_zeros(len(weight)) if bias is None else bias
+    return at_least_float32(input, weight, offset, mask, bias)
 
 
 def _backward(
-    grad_output: Tensor, tensors: tuple[Tensor, ...], arguments: list[int], modulated: bool
+    grad_output: Tensor,
+    tensors: tuple[Tensor, ...],
+    names: tuple[str, ...],
+    geometry: dict[str, int],
 ) -> tuple[Tensor, ...]:
     kernel = torch.ops.torchvision._deform_conv2d_backward
-    return kernel(*at_least_float32(grad_output, *tensors), *arguments, modulated)
+    arguments = [geometry[name] for name in names]
+    return kernel(*at_least_float32(grad_output, *tensors), *arguments, names is _MODULATED)

@@ -49,28 +49,16 @@ def ms_deform_attn_backward(
     grad_attn_weight: Tensor,
     im2col_step: int,
 ) -> None:
-    """Compute the gradients by running the forward pass again; it has the same arguments.
-
-    Args:
-        grad_output: (N, Q, heads * d).
-        grad_value: The shape of `value`, added to.
-        grad_sampling_loc: The shape of `sampling_locations`, added to.
-        grad_attn_weight: The shape of `attention_weights`, added to.
-    """
-    value, sampling_locations, attention_weights = (
+    """Run the forward pass again and add the gradients to the last three tensors."""
+    shapes = (value_spatial_shapes, value_level_start_index)
+    inputs = value, sampling_locations, attention_weights = [
         tensor.detach().requires_grad_()
         for tensor in (value, sampling_locations, attention_weights)
-    )
+    ]
     with torch.enable_grad():
         output = ms_deform_attn_forward(
-            value,
-            value_spatial_shapes,
-            value_level_start_index,
-            sampling_locations,
-            attention_weights,
-            im2col_step,
+            value, *shapes, sampling_locations, attention_weights, im2col_step
         )
-    inputs = (value, sampling_locations, attention_weights)
     grads = torch.autograd.grad(output, inputs, grad_output)
     for total, grad in zip((grad_value, grad_sampling_loc, grad_attn_weight), grads):
         total.add_(grad)

@@ -1,4 +1,10 @@
-"""RoIAlign by torchvision's kernel."""
+"""RoIAlign by torchvision's kernel.
+
+The arguments are those of mmcv: `input` (N, C, H, W), `rois` (K, 5) with the index into the batch
+and the corners x1, y1, x2, y2 in image pixels, `output` and its gradient
+(K, C, aligned_height, aligned_width). `argmax_y` and `argmax_x` are buffers of max pooling, which
+torchvision does not have.
+"""
 
 import torch
 import torchvision  # noqa: F401  (registers torch.ops.torchvision)
@@ -22,37 +28,16 @@ def roi_align_forward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Average-pool every region to a grid.
-
-    Args:
-        input: (N, C, H, W).
-        rois: (K, 5), index into the batch and corners x1, y1, x2, y2 in image pixels.
-        output: (K, C, aligned_height, aligned_width), overwritten.
-        argmax_y: Buffer of max pooling, not used.
-        argmax_x: Buffer of max pooling, not used.
-        aligned_height: Rows of the grid.
-        aligned_width: Columns of the grid.
-        spatial_scale: Map pixels per image pixel.
-        sampling_ratio: Samples per cell and axis; 0 takes about one per map pixel.
-        pool_mode: 1 for average pooling; 0 for max pooling.
-        aligned: Whether pixel centres lie at half-integer coordinates.
+    """Average-pool every region to a grid, which overwrites `output`.
 
     Raises:
-        MissingOpError: `pool_mode` is max pooling; torchvision has average pooling only.
+        MissingOpError: `pool_mode` is max pooling.
     """
     _check_average(pool_mode)
-    features, regions = at_least_float32(input, rois)
-    output.copy_(
-        torch.ops.torchvision.roi_align(
-            features,
-            regions,
-            spatial_scale,
-            aligned_height,
-            aligned_width,
-            sampling_ratio,
-            aligned,
-        )
-    )
+    size = (aligned_height, aligned_width)
+    tensors = at_least_float32(input, rois)
+    kernel = torch.ops.torchvision.roi_align
+    output.copy_(kernel(*tensors, spatial_scale, *size, sampling_ratio, aligned))
 
 
 def roi_align_backward(
@@ -68,29 +53,16 @@ def roi_align_backward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Compute the gradient of the input; the arguments not named here are the forward pass's.
-
-    Args:
-        grad_output: (K, C, aligned_height, aligned_width).
-        grad_input: (N, C, H, W), added to.
+    """Add the gradient of the input to `grad_input`.
 
     Raises:
         MissingOpError: `pool_mode` is max pooling.
     """
     _check_average(pool_mode)
-    grad, regions = at_least_float32(grad_output, rois)
-    grad_input.add_(
-        torch.ops.torchvision._roi_align_backward(
-            grad,
-            regions,
-            spatial_scale,
-            aligned_height,
-            aligned_width,
-            *grad_input.shape,
-            sampling_ratio,
-            aligned,
-        )
-    )
+    sizes = (aligned_height, aligned_width, *grad_input.shape)
+    tensors = at_least_float32(grad_output, rois)
+    kernel = torch.ops.torchvision._roi_align_backward
+    grad_input.add_(kernel(*tensors, spatial_scale, *sizes, sampling_ratio, aligned))
 
 
 def _check_average(pool_mode: int) -> None:

@@ -16,23 +16,17 @@ from ...errors import UserError
 
 NAME = 'mmcv._ext'
 
-# Supported op -> module of this package that has a function of the same name.
-_SUPPORTED = {
-    'nms': 'nms',
-    'softnms': 'nms',
-    'roi_align_forward': 'roi_align',
-    'roi_align_backward': 'roi_align',
-    'sigmoid_focal_loss_forward': 'focal_loss',
-    'sigmoid_focal_loss_backward': 'focal_loss',
-    'deform_conv_forward': 'deform_conv',
-    'deform_conv_backward_input': 'deform_conv',
-    'deform_conv_backward_parameters': 'deform_conv',
-    'modulated_deform_conv_forward': 'deform_conv',
-    'modulated_deform_conv_backward': 'deform_conv',
-    'ms_deform_attn_forward': 'ms_deform_attn',
-    'ms_deform_attn_backward': 'ms_deform_attn',
-    'bbox_overlaps': 'bbox',
+# Module of this package -> the ops that it has a function for.
+_MODULES = {
+    'nms': 'nms softnms',
+    'roi_align': 'roi_align_forward roi_align_backward',
+    'focal_loss': 'sigmoid_focal_loss_forward sigmoid_focal_loss_backward',
+    'deform_conv': 'deform_conv_forward deform_conv_backward_input '
+    'deform_conv_backward_parameters modulated_deform_conv_forward modulated_deform_conv_backward',
+    'ms_deform_attn': 'ms_deform_attn_forward ms_deform_attn_backward',
+    'bbox': 'bbox_overlaps',
 }
+_SUPPORTED = {op: module for module, ops in _MODULES.items() for op in ops.split()}
 
 _HELP = """{op!r} needs mmcv's compiled ops. This mmcv was installed without them, and mmcloformer \
 replaces only those that torchvision or plain torch can compute.

@@ -37,18 +37,6 @@ def test_environment_report_says_what_runs() -> None:
     assert report['MMCV CUDA Compiler'] == 'not compiled (torchvision stand-in)'
 
 
-def test_kernels_wait_for_the_first_call(run: Run) -> None:
-    printed = run(
-        'import sys, mmcloformer, mmcv.ops, torch\n'
-        "kernels = lambda: [n for n in sys.modules if '.mmcv_ops.' in n]\n"
-        'before = kernels()\n'
-        'mmcv.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)\n'
-        'print(sorted(set(kernels()) - set(before)))'
-    )
-    package = 'mmcloformer.compat.mmcv_ops'
-    assert printed.strip() == str([f'{package}.nms'])
-
-
 def test_steps_aside_for_a_compiled_mmcv(run: Run, tmp_path: Path) -> None:
     (tmp_path / '_ext.py').write_text("made_by = 'a compiler'\n")
     printed = run(

@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from mmcv.ops import batched_nms, nms, soft_nms
@@ -64,13 +63,6 @@ def test_mixed_precision(dtype: torch.dtype) -> None:
     assert torch.equal(nms(boxes, scores, 0.5)[1], expected)
     _, expected = nms(boxes.to(dtype).float(), scores.float(), 0.5)
     assert torch.equal(nms(boxes.to(dtype), scores, 0.5)[1], expected)
-
-
-def test_numpy_arrays_stay_numpy_arrays() -> None:
-    boxes, scores = (tensor.numpy() for tensor in _quantised(50, seed=0))
-    dets, keep = nms(boxes, scores, 0.5)
-    assert isinstance(dets, np.ndarray)
-    assert isinstance(keep, np.ndarray)
 
 
 @pytest.mark.parametrize('function', [nms, soft_nms])
@@ -140,7 +132,9 @@ def _overlap(a: list[float], b: list[float], offset: int) -> float:
 def test_soft_goes_as_the_kernel_does(method: str, offset: int) -> None:
     for seed in range(3):
         boxes, scores = _quantised(60, seed)
+        before = boxes.clone(), scores.clone()
         dets, keep = soft_nms(boxes, scores, 0.3, 0.5, 0.1, method, offset)
+        assert all(map(torch.equal, (boxes, scores), before))
         order, values = _soft_by_the_kernel(boxes, scores, 0.3, 0.1, method, offset)
         assert keep.tolist() == order
         assert len(order) < 60
@@ -153,14 +147,6 @@ def test_soft_acts_at_the_very_threshold(method: str) -> None:
     dets, _ = soft_nms(boxes, torch.tensor([0.9, 0.8]), 0.6, method=method)
     expected = {'naive': [0.9], 'linear': [0.9, 0.32]}[method]
     torch.testing.assert_close(dets[:, 4], torch.tensor(expected))
-
-
-def test_soft_leaves_its_inputs_alone() -> None:
-    boxes, scores = _quantised(20, seed=0)
-    before = boxes.clone(), scores.clone()
-    soft_nms(boxes, scores)
-    assert torch.equal(boxes, before[0])
-    assert torch.equal(scores, before[1])
 
 
 @pytest.mark.parametrize('method', ['naive', 'linear', 'gaussian'])
