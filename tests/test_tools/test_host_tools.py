@@ -1,4 +1,7 @@
-"""The hosts' analysis tools with our configs, started by `python -m mmcloformer`."""
+"""The hosts' analysis tools with our configs, started by `python -m mmcloformer`.
+
+One tool of each host is a fast test.
+"""
 
 import contextlib
 import functools
@@ -44,9 +47,6 @@ MORE = {
     MASK_RCNN: DETECTOR + 'model = dict(test_cfg=dict(rcnn=dict(score_thr=0.0)))\n',
     SEGMENTOR: "test_evaluator = dict(output_dir='{folder}/maps')\n",
 }
-DETECTORS = pytest.mark.parametrize(
-    'name', [RETINANET, pytest.param(MASK_RCNN, marks=pytest.mark.slow)]
-)
 LAYOUTS = {SEGMENTOR: 'ade20k', CLASSIFIER: 'imagenet'}
 UPSTREAM = mmseg.__version__.startswith('1.2.')
 FORK_ONLY = pytest.mark.skipif(UPSTREAM, reason='fails in upstream mmseg')
@@ -173,6 +173,7 @@ def test_mmdets_confusion_matrix(perfect, tested, tmp_path):
     assert np.array_equal(matrices[0][:-1], 100 * np.eye(5)[:-1])
 
 
+@pytest.mark.slow
 def test_mmdets_analyze_results(tested, tmp_path):
     folder, _ = tested(RETINANET)
     host_tool(
@@ -201,18 +202,21 @@ def mmdets_metrics(*args):
     return {name: float(value) for name, value in found}
 
 
-@DETECTORS
+@pytest.mark.slow
+@pytest.mark.parametrize('name', [RETINANET, MASK_RCNN])
 def test_mmdets_eval_metric(name, tested):
     folder, metrics = tested(name)
     ours = {name: value for name, value in metrics.items() if name.startswith('coco/')}
     assert mmdets_metrics(folder / 'config.py', folder / 'out.pkl') == pytest.approx(ours)
 
 
+@pytest.mark.slow
 def test_mmdets_eval_metric_of_a_perfect_detector(perfect, prepared):
     found = mmdets_metrics(prepared(RETINANET) / 'config.py', perfect)
     assert found['coco/bbox_mAP'] == found['coco/bbox_mAP_50'] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', [RETINANET, MASK_RCNN])
 def test_mmdets_browse_dataset(name, prepared, tmp_path):
     config = prepared(name) / 'config.py'
@@ -220,7 +224,8 @@ def test_mmdets_browse_dataset(name, prepared, tmp_path):
     assert sizes(tmp_path) == [(128, 128)] * 8
 
 
-@DETECTORS
+@pytest.mark.slow
+@pytest.mark.parametrize('name', [RETINANET, MASK_RCNN])
 def test_mmdets_get_flops(name, prepared):
     config = prepared(name) / 'config.py'
     output = host_tool('mmdet::get_flops', config, '--num-images', 1)
@@ -252,6 +257,7 @@ def test_mmsegs_confusion_matrix(tested, tmp_path):
     np.testing.assert_allclose(matrices[0][:5], 100 * expected[:5] / sums, rtol=1e-5)
 
 
+@pytest.mark.slow
 @FORK_ONLY  # Upstream: the picture has an order of axes that OpenCV does not take.
 def test_mmsegs_browse_dataset(prepared, tmp_path):
     config = prepared(SEGMENTOR) / 'config.py'
@@ -266,6 +272,7 @@ def test_mmsegs_get_flops(prepared):
     check_flops(output, measure(read_config(config), (128, 128)), 'whole')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('source', ['out.pkl', 'weights.pth'])
 def test_mmpretrains_confusion_matrix(source, tested, tmp_path):
     folder, _ = tested(CLASSIFIER)
@@ -289,6 +296,7 @@ def test_mmpretrains_analyze_results(tested, tmp_path):
     assert len(sizes(tmp_path / 'fail')) == right.count(False)
 
 
+@pytest.mark.slow
 def test_mmpretrains_eval_metric(tested):
     folder, metrics = tested(CLASSIFIER)
     output = host_tool(
@@ -298,6 +306,7 @@ def test_mmpretrains_eval_metric(tested):
     assert float(found) == pytest.approx(metrics['accuracy/top1'])
 
 
+@pytest.mark.slow
 def test_mmpretrains_get_flops(prepared):
     config = prepared(CLASSIFIER) / 'config.py'
     output = host_tool('mmpretrain::get_flops', config, '--shape', 64)

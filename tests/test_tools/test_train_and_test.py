@@ -1,5 +1,5 @@
 """The two main tools on files. They run in this process, since each host takes seconds to import;
-test_demo_all.py starts them as a user does."""
+test_mishaps.py and test_check_dataset.py start them as a user does."""
 
 import json
 import pickle
@@ -14,47 +14,65 @@ import torch
 from mmcloformer.checkpoint import read_checkpoint
 from tests import released
 from tests.conftest import ROOT, coco_options
+from tests.tiny import write_segmentor
 
-DEMO = ROOT / 'configs/demo/retinanet_cloformer_xxs_shapes.py'
+# Two iterations per epoch, and the settings of worker processes, which torch refuses without any.
 # Untrained scores are all below the usual threshold, and without a box there is no AP.
-SHORT = ['default_hooks.logger.interval=1', 'model.test_cfg.score_thr=0.0']
+CONFIG = """
+_base_ = '{root}/configs/demo/retinanet_cloformer_xxs_shapes.py'
+loader = dict(num_workers=0, persistent_workers=True, prefetch_factor=2)
+resize = dict(type='Resize', scale=(64, 64))
+train_dataloader = dict(
+    **loader, dataset=dict(data_root='{data}/', pipeline=[
+        dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True), resize,
+        dict(type='PackDetInputs'),
+    ]),
+)
+val_dataloader = test_dataloader = dict(**loader, dataset=dict(data_root='{data}/'))
+val_evaluator = test_evaluator = dict(ann_file='{data}/annotations/instances_val2017.json')
+model = dict(
+    neck=dict(out_channels=16),
+    bbox_head=dict(in_channels=16, feat_channels=16, stacked_convs=1),
+    test_cfg=dict(score_thr=0.0, nms_pre=50),
+)
+train_cfg = dict(max_epochs=1)
+default_hooks = dict(logger=dict(interval=1))
+"""
 
 
 @pytest.fixture(scope='module')
-def options(shapes):
-    return [*coco_options(shapes / 'coco'), *SHORT]
+def config(shapes, tmp_path_factory):
+    path = tmp_path_factory.mktemp('config') / 'config.py'
+    path.write_text(CONFIG.format(root=ROOT, data=shapes / 'coco'))
+    return path
 
 
 @pytest.fixture(scope='module')
-def trained(run_logged, options, tmp_path_factory):
+def trained(run_logged, config, tmp_path_factory):
     """The folder of one epoch, trained at a rate scaled by the batch size."""
     work_dir = tmp_path_factory.mktemp('work')
-    log = run_logged(
-        'train.py', DEMO, '--auto-scale-lr',
-        '--cfg-options', *options, 'train_cfg.max_epochs=1', work_dir=work_dir,
-    )  # fmt: skip
+    log = run_logged('train.py', config, '--auto-scale-lr', '--cfg-options', work_dir=work_dir)
     (work_dir / 'train.log').write_text(log)
     return work_dir
 
 
-def test_training_leaves_a_checkpoint_that_reads_safely(trained):
+def test_training_leaves_a_checkpoint_and_scales_the_rate(trained):
     checkpoint = read_checkpoint(trained / 'epoch_1.pth')
     assert checkpoint['meta']['iter'] == 2
     assert any(key.startswith('backbone.stem') for key in checkpoint['state_dict'])
-
-
-def test_auto_scale_lr(trained):
-    assert 'Scaling the original LR by 0.25' in (trained / 'train.log').read_text()
+    log = (trained / 'train.log').read_text()
+    assert 'coco/bbox_mAP:' in log
+    assert 'Scaling the original LR by 0.25' in log
     scalars = min(trained.glob('*/vis_data/scalars.json'))
     lr = json.loads(scalars.read_text().splitlines()[0])['lr']
     assert lr == pytest.approx(1e-3 * 0.01 * 4 / 16, rel=0.05)
 
 
-def test_resume_goes_on_where_it_stopped(run_logged, options, trained, tmp_path):
+def test_resume_goes_on_where_it_stopped(run_logged, config, trained, tmp_path):
     checkpoint = trained / 'epoch_1.pth'
     for resume, work_dir in ([['--resume'], trained], [['--resume', checkpoint], tmp_path]):
         log = run_logged(
-            'train.py', DEMO, *resume, '--cfg-options', *options, 'train_cfg.max_epochs=2',
+            'train.py', config, *resume, '--cfg-options', 'train_cfg.max_epochs=2',
             'default_hooks.checkpoint.max_keep_ckpts=5', work_dir=work_dir,
         )  # fmt: skip
         assert 'resumed epoch: 1, iter: 2' in log
@@ -63,10 +81,10 @@ def test_resume_goes_on_where_it_stopped(run_logged, options, trained, tmp_path)
         assert (meta['epoch'], meta['iter']) == (2, 4)
 
 
-def test_testing_prints_ap_dumps_and_draws(run_logged, options, trained, tmp_path):
+def test_testing_prints_ap_dumps_and_draws(run_logged, config, trained, tmp_path):
     log = run_logged(
-        'test.py', DEMO, trained / 'epoch_1.pth', '--out', tmp_path / 'predictions.pkl',
-        '--show-dir', 'pictures', '--cfg-options', *options, work_dir=tmp_path,
+        'test.py', config, trained / 'epoch_1.pth', '--out', tmp_path / 'predictions.pkl',
+        '--show-dir', 'pictures', '--cfg-options', work_dir=tmp_path,
     )  # fmt: skip
     assert 'coco/bbox_mAP:' in log
     with (tmp_path / 'predictions.pkl').open('rb') as file:
@@ -76,12 +94,13 @@ def test_testing_prints_ap_dumps_and_draws(run_logged, options, trained, tmp_pat
     assert 0 <= metrics['coco/bbox_mAP'] <= 1
 
 
-def test_the_hosts_own_tool_runs_the_config(options, tmp_path):
+def test_the_hosts_own_tool_runs_the_config(config, tmp_path):
     """As `mim train mmdet CONFIG` does: nothing of ours is imported but by the config."""
     tool = Path(mmdet.__file__).parent / '.mim' / 'tools' / 'train.py'
+    options = ['train_dataloader.persistent_workers=False', 'train_dataloader.prefetch_factor=None']
+    options += ['val_dataloader=None', 'val_cfg=None', 'val_evaluator=None']
     done = subprocess.run(
-        [sys.executable, tool, DEMO, '--work-dir', tmp_path,
-         '--cfg-options', *options, 'train_cfg.max_epochs=1'],
+        [sys.executable, tool, config, '--work-dir', tmp_path, '--cfg-options', *options],
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -89,7 +108,7 @@ def test_the_hosts_own_tool_runs_the_config(options, tmp_path):
 
 
 def test_released_weights_to_a_detectors_training(
-    tool_main, tool_error, run_logged, options, tmp_path
+    tool_main, tool_error, run_logged, config, tmp_path
 ):
     source, converted = tmp_path / 'released.pth', tmp_path / 'out' / 'converted.pth'
     torch.save({'model': released.state_dict('xxs')}, source)
@@ -102,8 +121,7 @@ def test_released_weights_to_a_detectors_training(
     )
 
     log = run_logged(
-        'train.py', DEMO, '--cfg-options', *options, 'train_cfg.max_epochs=1',
-        'model.backbone.init_cfg.type=Pretrained',
+        'train.py', config, '--cfg-options', 'model.backbone.init_cfg.type=Pretrained',
         f'model.backbone.init_cfg.checkpoint={converted}', work_dir=tmp_path / 'work',
     )  # fmt: skip
     assert 'CloFormer: loaded 349 of 353 tensors, new: norm1, norm2' in log
@@ -112,22 +130,21 @@ def test_released_weights_to_a_detectors_training(
 @pytest.mark.parametrize(
     ('option', 'message'),
     [
-        ('arch=m', "arch='m' is unknown; use one of"),
-        ('out_indices="(1,2,7)"', 'increasing stage numbers out of [0, 1, 2, 3]'),
+        ('model.backbone.arch=m', "arch='m' is unknown; use one of"),
+        ('model.backbone.out_indices="(1,2,7)"', 'increasing stage numbers out of [0, 1, 2, 3]'),
     ],
 )
-def test_a_wrong_argument_of_the_backbone(tool_error, options, tmp_path, option, message):
+def test_a_wrong_argument_of_the_backbone(tool_error, config, tmp_path, option, message):
     assert message in tool_error(
-        'train.py', DEMO, '--work-dir', tmp_path, '--cfg-options', *options,
-        f'model.backbone.{option}',
-    )  # fmt: skip
+        'train.py', config, '--work-dir', tmp_path, '--cfg-options', option
+    )
 
 
-def test_a_file_where_a_folder_should_be(tool_error, options, tmp_path):
+def test_a_file_where_a_folder_should_be(tool_error, config, tmp_path):
     file = tmp_path / 'file'
     file.touch()
-    work = ['train.py', DEMO, '--work-dir', file, '--cfg-options', *options]
-    out = ['test.py', DEMO, 'x.pth', '--out', file / 'out.pkl', '--work-dir', tmp_path]
+    work = ['train.py', config, '--work-dir', file]
+    out = ['test.py', config, 'x.pth', '--out', file / 'out.pkl', '--work-dir', tmp_path]
     for command in (work, out):
         assert str(file) in tool_error(*command)
 
@@ -142,19 +159,15 @@ def test_missing_data(tool_error, tmp_path):
     assert 'train_dataloader.dataset.data_root' in message
 
 
-def test_missing_config(run_tool):
-    """In a process of its own: the error is one line on stderr, the status is 1."""
-    output = run_tool('train.py', 'nothing.py', code=1)
-    assert 'error: config nothing.py does not exist' in output
-    assert 'Traceback' not in output
+def test_missing_config(tool_error):
+    assert 'error: config nothing.py does not exist' in tool_error('train.py', 'nothing.py')
 
 
-def test_bad_checkpoints(tool_error, options, trained, tmp_path):
+def test_bad_checkpoints(tool_error, config, trained, tmp_path):
     damaged = tmp_path / 'damaged.pth'
     damaged.write_bytes((trained / 'epoch_1.pth').read_bytes()[:100_000])
     other = tmp_path / 'other.pth'
     torch.save(dict(state_dict={'conv1.weight': torch.zeros(1)}), other)
-    arguments = ('--work-dir', tmp_path, '--cfg-options', *options)
     for tool, checkpoint, word in (
         ('test.py', [damaged], 'damaged'),
         ('test.py', [other], 'not of this config'),
@@ -162,30 +175,43 @@ def test_bad_checkpoints(tool_error, options, trained, tmp_path):
         ('train.py', ['--resume', damaged], 'damaged'),
         ('train.py', ['--resume', other], 'holds weights, but not all that resuming needs'),
     ):
-        assert word in tool_error(tool, DEMO, *checkpoint, *arguments)
+        assert word in tool_error(tool, config, *checkpoint, '--work-dir', tmp_path)
 
 
-def test_a_checkpoint_of_another_size_is_refused(tool_error, options, trained, tmp_path):
+def test_a_checkpoint_of_another_size_is_refused(tool_error, config, trained, tmp_path):
     message = tool_error(
-        'test.py', DEMO, trained / 'epoch_1.pth', '--work-dir', tmp_path,
-        '--cfg-options', *options, 'model.bbox_head.num_classes=7',
+        'test.py', config, trained / 'epoch_1.pth', '--work-dir', tmp_path,
+        '--cfg-options', 'model.bbox_head.num_classes=7',
     )  # fmt: skip
     assert 'bbox_head.retina_cls.weight' in message
 
 
-def test_out_needs_a_pickle(tool_error, trained):
-    assert '--out' in tool_error('test.py', DEMO, trained / 'epoch_1.pth', '--out', 'x.json')
+def test_out_needs_a_pickle(tool_error, config):
+    assert '--out' in tool_error('test.py', config, 'any.pth', '--out', 'x.json')
 
 
-def test_real_coco(run_logged, real_data, tmp_path):
-    """A few steps of the real config on real images, small: train, evaluate during training."""
-    log = run_logged(
-        'train.py', ROOT / 'configs/retinanet_cloformer_xs_coco.py',
-        '--cfg-options', *coco_options(real_data / 'coco'),
-        'train_dataloader.dataset.indices=8', 'val_dataloader.dataset.indices=2',
-        'train_dataloader.dataset.pipeline.2.scale=(160,160)',
-        'val_dataloader.dataset.pipeline.1.scale=(160,160)',
-        'train_cfg.max_epochs=1', *SHORT, work_dir=tmp_path,
+def test_global_pooling_and_one_image(tool_error, shapes, tmp_path, capsys):
+    """As in UPerNet."""
+    config = write_segmentor(tmp_path / 'config.py', shapes, iters=2)
+    head = (
+        "model['decode_head'] = dict(_delete_=True, type='PSPHead', in_channels=16, in_index=3, "
+        "channels=16, num_classes=5, norm_cfg=dict(type='BN'), loss_decode=dict("
+        "type='CrossEntropyLoss'))\n"
+    )
+    config.write_text(f'{config.read_text()}\n{head}')
+    message = tool_error(
+        'train.py', config, '--work-dir', tmp_path / 'run', '--cfg-options',
+        'train_dataloader.batch_size=1', 'train_dataloader.num_workers=0',
     )  # fmt: skip
-    assert 'coco/bbox_mAP:' in log
-    assert (tmp_path / 'epoch_1.pth').is_file()
+    assert 'train_dataloader.batch_size is 1. To change it, set train_dataloader.batch_s' in message
+    assert 'Traceback' not in ''.join(capsys.readouterr())
+
+
+def test_an_evaluators_file_that_is_not_its_loaders(tool_error, config, shapes, tmp_path):
+    train = f'{shapes}/coco/annotations/instances_train2017.json'
+    message = tool_error(
+        'train.py', config, '--work-dir', tmp_path / 'run',
+        '--cfg-options', f'val_evaluator.ann_file={train}',
+    )  # fmt: skip
+    assert f'val_evaluator.ann_file: is {train}' in message
+    assert not list(tmp_path.glob('run/*'))
