@@ -3,7 +3,7 @@
 the classes to classes.txt and check that no image is missing."""
 
 import argparse
-from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from mmcloformer.apis.cli import exit_on_user_error
@@ -21,8 +21,12 @@ def main() -> None:
     )
     root = parser.parse_args().root
     names = read_names(root)
-    moved = sort_validation(root, list(names))
-    check_counts(root, list(names))
+    if len(names) != 200:
+        raise DataError(
+            f'{root}/wnids.txt lists {len(names)} classes instead of 200: extract the archive again'
+        )
+    moved = sort_validation(root)
+    check_counts(root, names)
     write_names(root, names)
     print(
         f'{root} is complete: 200 classes with 500 training and 50 validation images each; '
@@ -31,13 +35,7 @@ def main() -> None:
 
 
 def read_names(root: Path) -> dict[str, str]:
-    """Read the classes of the data set: the first name in words.txt for each WordNet id.
-
-    Args:
-        root: Folder of the extracted archive.
-
-    Returns:
-        Names by WordNet id, sorted by id, which is the order of the labels.
+    """Return the first name in words.txt for each WordNet id, sorted by id as the labels are.
 
     Raises:
         DataError: If the folder is not Tiny ImageNet.
@@ -56,15 +54,11 @@ def read_names(root: Path) -> dict[str, str]:
     return {id: words[id].split(',')[0].strip() for id in ids}
 
 
-def sort_validation(root: Path, classes: list[str]) -> int:
+def sort_validation(root: Path) -> int:
     """Move `val/images/NAME` to `val/CLASS/NAME` for each image in val_annotations.txt.
 
     The images are moved because mmpretrain's `CustomDataset` takes every folder in `val` for a
     class, `images` too. A call that was interrupted can be repeated; nothing is overwritten.
-
-    Args:
-        root: Folder of the extracted archive.
-        classes: WordNet ids.
 
     Returns:
         Number of images moved by this call.
@@ -73,32 +67,23 @@ def sort_validation(root: Path, classes: list[str]) -> int:
         DataError: If images are missing, have no annotation, or are in both places; nothing is
             moved in that case.
     """
-    val = root / 'val'
-    source = val / 'images'
-    rows = [line.split('\t') for line in (val / ANNOTATIONS).read_text().splitlines() if line]
-    targets = {row[0]: val / row[1] / row[0] for row in rows if len(row) > 1}
-    if unknown := sorted({path.parent.name for path in targets.values()} - {*classes}):
-        raise DataError(
-            f'{val / ANNOTATIONS} names classes outside wnids.txt: {join_first(unknown)}'
-        )
+    source = root / 'val' / 'images'
+    lines = (root / 'val' / ANNOTATIONS).read_text().splitlines()
+    rows = [line.split('\t') for line in lines if line]
+    targets = {row[0]: root / 'val' / row[1] / row[0] for row in rows}
     unsorted = {path.name for path in source.iterdir()} if source.is_dir() else set()
-    if extra := sorted(unsorted - targets.keys()):
-        raise DataError(
-            f'{source} has {len(extra)} files that {ANNOTATIONS} does not list '
-            f'({join_first(extra)}): move them away and run this again'
-        )
     present = {name for name, path in targets.items() if path.exists()}
-    if double := sorted(unsorted & present):
-        raise DataError(
-            f'{len(double)} validation images are both in {source} and in their class folders '
-            f'({join_first(double)}): delete one of each and run this again'
-        )
-    if missing := sorted(targets.keys() - unsorted - present):
-        raise DataError(
-            f'{len(missing)} validation images are missing ({join_first(missing)}): extract the '
-            'archive again'
-        )
-    for name in sorted(unsorted):
+    for names, problem, remedy in (
+        (unsorted - targets.keys(), f'files in {source} that {ANNOTATIONS} does not list',
+         'move them away and run this again'),
+        (unsorted & present, f'validation images are both in {source} and in their class folders',
+         'delete one of each and run this again'),
+        (targets.keys() - unsorted - present, 'validation images are missing',
+         'extract the archive again'),
+    ):  # fmt: skip
+        if names:
+            raise DataError(f'{len(names)} {problem} ({join_first(sorted(names))}): {remedy}')
+    for name in unsorted:
         targets[name].parent.mkdir(exist_ok=True)
         (source / name).rename(targets[name])
     if source.is_dir():
@@ -107,45 +92,31 @@ def sort_validation(root: Path, classes: list[str]) -> int:
 
 
 def check_counts(
-    root: Path,
-    classes: list[str],
-    num_classes: int = 200,
-    num_train: int = 500,
-    num_val: int = 50,
+    root: Path, classes: Iterable[str], num_train: int = 500, num_val: int = 50
 ) -> None:
-    """Check the numbers of classes and of images per class.
+    """Check the number of images per class.
 
     Args:
         root: Folder of the data set with sorted validation images.
         classes: WordNet ids.
-        num_classes: Expected number of classes.
         num_train: Expected number of training images per class.
         num_val: Expected number of validation images per class.
 
     Raises:
-        DataError: If a number differs; names the first few.
+        DataError: If a number differs, or a folder is no class; names the first few.
     """
-    if len(classes) != num_classes:
-        raise DataError(
-            f'{root}/wnids.txt lists {len(classes)} classes instead of {num_classes}: extract the '
-            'archive again'
-        )
     wrong = []
-    for split, below, number in (('train', 'images/', num_train), ('val', '', num_val)):
-        found = Counter(
-            path.relative_to(root / split).parts[0]
-            for path in (root / split).glob(f'*/{below}*.JPEG')
-        )
-        folders = {path.name for path in (root / split).iterdir() if path.is_dir()}
-        wrong += [
-            f'{root}/{split}/{name} has {found[name]} instead of {number}'
-            for name in classes
-            if found[name] != number
-        ]
-        wrong += [
-            f'{root}/{split}/{name} is not a class of wnids.txt'
-            for name in sorted(folders - {*classes})
-        ]
+    for split, images, number in (
+        ('train', 'images/*.JPEG', num_train),
+        ('val', '*.JPEG', num_val),
+    ):
+        folders = {path.name: path for path in (root / split).iterdir() if path.is_dir()}
+        for name in sorted({*classes, *folders}):
+            found = len([*folders[name].glob(images)]) if name in folders else 0
+            if name not in classes:
+                wrong.append(f'{root}/{split}/{name} is not a class of wnids.txt')
+            elif found != number:
+                wrong.append(f'{root}/{split}/{name} has {found} instead of {number}')
     if wrong:
         raise DataError(
             f'the number of images is wrong: {join_first(wrong)}; extract the archive again'

@@ -30,7 +30,6 @@ from mmcloformer.export.onnx_file import DEFAULT_OPSET, OPSETS
 
 DEMO_SCENES = Path('data/shapes/coco/val2017')
 NUM_IMAGES = 8
-MODES = {1: 'L', 4: 'RGBA'}
 
 
 def main() -> None:
@@ -116,48 +115,42 @@ def export(
 def images_to_compare(
     folder: Path | None, cfg: Config, reader: ImageReader
 ) -> Iterator[list[Path]]:
-    """Yield the first images of `folder`, or of the demo data set; generate scenes without both.
+    """Yield the first images of `folder`, or of the demo data set."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = folder or demo_images(cfg, Path(temporary))
+        files = sorted(path for path in folder.glob('*') if path.is_file())
+        images = [*islice((path for path in files if reader.reads(str(path))), NUM_IMAGES)]
+        if not images:
+            raise UserError(
+                f'--verify {folder} contains no images that test_dataloader.dataset.pipeline loads'
+            )
+        yield images
 
-    Those of the demo get the number of channels that the config expects in the files.
+
+def demo_images(cfg: Config, temporary: Path) -> Path:
+    """Return a folder of demo scenes with the number of channels that the config expects.
+
+    If the data set is not there, scenes are generated in `temporary`; so are copies in grey, or
+    with their brightness as opacity.
     """
+    scenes = DEMO_SCENES
+    if not scenes.is_dir():
+        write_shapes(temporary, ('coco',), num_train=1, num_val=NUM_IMAGES)
+        scenes = temporary / 'coco/val2017'
     channels = image_channels(cfg)
-    color = color_type(inference_steps(cfg)[0])
-    is_converted = folder is None and channels != 3 and color in (None, 'unchanged')
-    if is_converted and channels not in MODES:
+    if channels == 3 or color_type(inference_steps(cfg)[0]) not in (None, 'unchanged'):
+        return scenes
+    if channels not in (1, 4):
         raise UserError(
             f'the backbone takes images of {channels} channels, which the demo data set has not; '
             f'give a directory of such images with --verify'
         )
-    with tempfile.TemporaryDirectory() as temporary:
-        if folder is None and not DEMO_SCENES.is_dir():
-            write_shapes(temporary, ('coco',), num_train=1, num_val=NUM_IMAGES)
-            folder = Path(temporary, 'coco/val2017')
-        folder = folder or DEMO_SCENES
-        files = sorted(path for path in folder.glob('*') if path.is_file())
-        images = [*islice((path for path in files if reader.reads(str(path))), NUM_IMAGES)]
-        if not images and not is_converted:
-            raise UserError(
-                f'--verify {folder} contains no images that test_dataloader.dataset.pipeline loads'
-            )
-        yield (
-            convert(files[:NUM_IMAGES], MODES[channels], Path(temporary))
-            if is_converted
-            else images
-        )
-
-
-def convert(images: list[Path], mode: str, folder: Path) -> list[Path]:
-    """Write copies of images in grey, or with their brightness as opacity."""
-    copies = []
-    for path in images:
-        with Image.open(path) as image:
-            grey = image.convert('L')
-            copy = grey if mode == 'L' else image.convert(mode)
-        if mode == 'RGBA':
-            copy.putalpha(grey)
-        copies.append(folder / f'{path.stem}.png')
-        copy.save(copies[-1])
-    return copies
+    for path in sorted(scenes.iterdir())[:NUM_IMAGES]:
+        copy = Image.open(path).convert('L')
+        if channels == 4:
+            copy = Image.merge('RGBA', [copy] * 4)
+        copy.save(temporary / f'{path.stem}.png')
+    return temporary
 
 
 if __name__ == '__main__':
