@@ -176,10 +176,6 @@ def without(key):
     return annotations(lambda content: content['annotations'][0].pop(key))
 
 
-def first_image(**fields):
-    return annotations(lambda content: content['images'][0].update(fields))
-
-
 def move_objects(content):
     """Move the objects of the first image to the second."""
     for each in content['annotations']:
