@@ -235,22 +235,21 @@ class ConfigView:
                     if isinstance(each, Mapping):
                         yield self.entry(each, f'{field}.{index}', 'METRICS')
 
-    def ignored_labels(self, split: str) -> frozenset[int]:
-        """Return the values of label maps that all heads (`train`) or evaluators leave out.
+    def ignored_labels(self, *splits: str) -> dict[str, int]:
+        """Return the values of label maps that mmseg's heads and evaluators leave out, by field.
 
         Args:
-            split: `train`, `val` or `test`.
+            *splits: Of `train` (the heads), `val` and `test` (the evaluators).
         """
         if self.host != 'mmseg':
-            return frozenset([255])
-        if split == 'train':
-            heads = import_module('mmseg.models.decode_heads.decode_head').BaseDecodeHead
-            kinds = [node.value for node in self.parts(heads)]
-        else:
-            metric = import_module('mmseg.evaluation').IoUMetric
-            kinds = [each.settings for each in self.evaluators(split) if each.is_a(metric)]
-        values = {each.get('ignore_index', 255) for each in kinds} or {255}
-        return frozenset(values if len(values) == 1 else ())
+            return {}
+        head = import_module('mmseg.models.decode_heads.decode_head').BaseDecodeHead
+        metric = import_module('mmseg.evaluation').IoUMetric
+        heads = self.parts(head) if 'train' in splits else ()
+        evaluators = self.evaluators(*(split for split in splits if split != 'train'))
+        found = {node.field: node.value for node in heads}
+        found |= {each.field: each.settings for each in evaluators if each.is_a(metric)}
+        return {field: settings.get('ignore_index', 255) for field, settings in found.items()}
 
     def preprocessor(self) -> Entry:
         """Return the data preprocessor; without a `type` it has the host's default class."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..config import ConfigView, Entry
 from ..errors import join_first
-from .listing import decode_text, mark_fault
+from .listing import mark_fault
 from .masks import mask_extent, scored_mask_fault
 from .problem import Fault, Problem
 
@@ -115,9 +115,9 @@ def read_coco(path: str, fields: Mapping[str, Sequence[str]] = _FIELDS) -> CocoF
         fields: Fields that each entry must have, by list.
     """
     encoded = Path(path).read_bytes()
-    faults = [fault] if (fault := mark_fault(encoded, path)) else []
+    faults = [fault] if (fault := mark_fault(encoded)) else []
     try:
-        content = json.loads(decode_text(encoded, path))
+        content = json.loads(encoded)
         images, categories, annotations = (
             _entries(content, key, fields[key]) for key in ('images', 'categories', 'annotations')
         )

@@ -21,7 +21,7 @@ from ..errors import ConfigError, DataError, join_first
 from .channels import first_image_problems
 from .coco import coco_problems
 from .evaluators import evaluator_problems
-from .labels import class_number, count_problems
+from .labels import class_number, count_problems, ignored_values
 from .listing import filter_problems, left_out_problems, listing_problems
 from .presence import check_present, config_problems
 from .problem import Fault, Problem
@@ -127,7 +127,7 @@ def _examine_split(
             continue
         built.append(dataset)
         problems += filter_problems(view, leaf.entry, len(dataset))
-        expected = Expected(field, class_number(view, dataset), view.ignored_labels(split))
+        expected = Expected(field, class_number(view, dataset), ignored_values(view, split))
         bad = False
         for found_here, labels in _examine(dataset, expected, workers, split):
             problems += found_here

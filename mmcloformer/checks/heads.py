@@ -77,16 +77,9 @@ def ignored_label_problems(view: ConfigView) -> Iterator[Problem]:
     Args:
         view: The config.
     """
-    if view.host != 'mmseg':
-        return
-    from mmseg.evaluation import IoUMetric
-    from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-
-    heads = [view.entry(node.value, node.field, 'MODELS') for node in view.parts(BaseDecodeHead)]
-    evaluators = [each for each in view.evaluators('val', 'test') if each.is_a(IoUMetric)]
-    labels = {each.field: each.settings.get('ignore_index', 255) for each in heads + evaluators}
+    labels = view.ignored_labels('train', 'val', 'test')
+    first = next(iter(labels), '')
     for field, label in labels.items():
-        first = next(iter(labels))
         if label != labels[first]:
             yield Problem(
                 f'{field}.ignore_index',
@@ -110,8 +103,6 @@ def _head_parts(view: ConfigView) -> Iterator[tuple[str, Mapping[str, Any]]]:
             each.is_a(*others) for each in around
         ):
             yield node.field, node.value
-    if view.host == 'mmpretrain':
-        yield from _classifiers_without_head(view)
 
 
 def _classes_of_heads(host: str | None) -> tuple[tuple[type, ...], tuple[type, ...]]:
@@ -143,40 +134,17 @@ def _classes_of_heads(host: str | None) -> tuple[tuple[type, ...], tuple[type, .
     return (), ()
 
 
-def _classifiers_without_head(view: ConfigView) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the models and backbones that hold the last layer themselves, such as VGG."""
-    from mmpretrain.models import TimmClassifier
-    from mmpretrain.models.heads import ClsHead
-
-    model = view.entry(view.cfg.get('model'), 'model', 'MODELS')
-    if model.is_a(TimmClassifier):
-        keys = ('num_classes', 'loss')
-        yield 'model', {key: model.settings[key] for key in keys if key in model.settings}
-    head = view.entry(model.settings.get('head'), 'model.head', 'MODELS')
-    number = (model.settings.get('backbone') or {}).get('num_classes', 0)
-    if head.is_a(ClsHead) and 'num_classes' not in head.settings and number > 0:
-        yield 'model.backbone', dict(num_classes=number)
-
-
 def _outputs(view: ConfigView, field: str, settings: Mapping[str, Any]) -> Iterator[Number]:
-    number = settings['num_classes']
-    if view.host == 'mmseg' and _decodes(view, settings):
-        channels = settings.get('out_channels')
-        if channels is not None:
-            yield Number(f'{field}.out_channels', channels, max(channels, 2))
-        yield Number(f'{field}.num_classes', number, max(number, 2))
-    else:
-        yield Number(f'{field}.num_classes', number, number)
+    number, lowest = settings['num_classes'], 0
+    if view.host == 'mmseg':
+        from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 
-
-def _decodes(view: ConfigView, head: Mapping[str, Any]) -> bool:
-    """Return whether `out_channels` of a segmentor's head is its number of outputs.
-
-    In mask classifiers such as Mask2Former it is the width of the features.
-    """
-    from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-
-    return view.entry(head, '', 'MODELS').is_a(BaseDecodeHead)
+        # In mask classifiers such as Mask2Former, `out_channels` is the width of the features.
+        if view.entry(settings, field, 'MODELS').is_a(BaseDecodeHead):
+            lowest, channels = 2, settings.get('out_channels')
+            if channels is not None:
+                yield Number(f'{field}.out_channels', channels, max(channels, lowest))
+    yield Number(f'{field}.num_classes', number, max(number, lowest))
 
 
 def _preprocessor_problems(

@@ -60,15 +60,11 @@ def unreadable_reason(content: bytes, error: Exception | None = None) -> Fault:
         error: What the host raised; None if its decoder returned no image.
     """
     said = f' ({error_text(error)})' if error else ''
-    if isinstance(error, Image.DecompressionBombError):
+    if isinstance(error, Image.DecompressionBombError) or 'CV_IO_MAX_IMAGE' in said:
         return Fault(
-            f'is too large for Pillow, with which the host reads it{said}',
-            "cut it into tiles, or for a grey image set imdecode_backend='cv2' in its loading step",
-        )
-    if limit := re.search(r'CV_IO_MAX_IMAGE_\w+', said):
-        return Fault(
-            'is too large for OpenCV, with which the host reads it',
-            f'cut it into tiles, or raise the limit, the environment variable OPEN{limit[0]}',
+            f'has too many pixels for the decoder of the host{said}',
+            'cut it into tiles; or set another imdecode_backend in its loading step; or, for '
+            'OpenCV, raise the environment variable OPENCV_IO_MAX_IMAGE_PIXELS',
         )
     kind = _kind(content)
     if kind is None:

@@ -129,6 +129,17 @@ def size_remedy(said: tuple[Any, ...], found: tuple[int, ...]) -> str:
     return 'annotate the image at its own size'
 
 
+def ignored_values(view: ConfigView, split: str) -> frozenset[int]:
+    """Return the values of label maps that all heads (`train`) or evaluators leave out.
+
+    Args:
+        view: The config.
+        split: `train`, `val` or `test`.
+    """
+    values = set(view.ignored_labels(split).values()) or {255}
+    return frozenset(values if len(values) == 1 else ())
+
+
 def class_counts(info: Mapping[str, Any], ignored: Collection[int]) -> Counter[int]:
     """Count the labels of a loaded sample: of pixels, of boxes, or of the image.
 
@@ -168,7 +179,7 @@ def label_map_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Prob
     counts: Counter[int] = Counter()
     read = 0
     try:
-        ignored = view.ignored_labels('train')
+        ignored = ignored_values(view, 'train')
         for entry, steps, _ in view.datasets('train'):
             load = [step.settings for step in steps if step.is_a(LoadAnnotations)]
             dataset = view.build_dataset(entry.settings, pipeline=load, serialize_data=False)

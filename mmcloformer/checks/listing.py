@@ -1,12 +1,7 @@
-"""Checks the sources of a data set's samples: lists in text files, and folders of files.
-
-The hosts read text as UTF-8. A byte-order mark stays in the text, where JSON does not allow it, and
-where it becomes a part of the first name.
-"""
+"""Checks which files the hosts take for samples, and the text files that list them."""
 
 import codecs
 import os
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,56 +15,21 @@ from ..config import ConfigView, Entry, is_in_hosts
 from .image import seems_image
 from .problem import Fault, Problem
 
-_WIDE = {
-    codecs.BOM_UTF32_LE: 'UTF-32',  # Before UTF-16, with which it begins.
-    codecs.BOM_UTF32_BE: 'UTF-32',
-    codecs.BOM_UTF16_LE: 'UTF-16',
-    codecs.BOM_UTF16_BE: 'UTF-16',
-}
 
+def mark_fault(start: bytes) -> Fault | None:
+    """Return why a host cannot read a text file that begins with these bytes.
 
-def mark_fault(start: bytes, file: str) -> Fault | None:
-    """Return why a host cannot read a text file that has a byte-order mark.
-
-    Args:
-        start: The first four bytes of the file, or more.
-        file: Name of the file.
+    The hosts read text as UTF-8. A byte-order mark stays in the text, where JSON does not allow it,
+    and where it becomes a part of the first name.
     """
-    name = shlex.quote(file)
-    if start.startswith(codecs.BOM_UTF8):
-        return Fault(
-            'begins with a byte-order mark, which the host takes for text',
-            rf"save it as UTF-8 without one: sed -i '1s/^\xEF\xBB\xBF//' {name}",
-        )
-    if encoding := _wide_encoding(start):
-        return Fault(
-            f'is {encoding}, which the host cannot read',
-            f'save it as UTF-8: iconv -f {encoding} -t UTF-8 {name} > NEW',
-        )
-    return None
-
-
-def decode_text(content: bytes, file: str) -> str:
-    """Decode a text file; one with a byte-order mark is decoded as that says.
-
-    Args:
-        content: Content of the file.
-        file: Name of the file.
-
-    Raises:
-        ValueError: If it cannot be decoded; the message says how to convert it.
-    """
-    try:
-        return content.decode(_wide_encoding(content) or 'utf-8-sig')
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f'it is not UTF-8 ({error}); convert it: '
-            f'iconv -f WINDOWS-1252 -t UTF-8 {shlex.quote(file)} > NEW, if it is from Windows'
-        ) from error
-
-
-def _wide_encoding(start: bytes) -> str | None:
-    return next((name for mark, name in _WIDE.items() if start.startswith(mark)), None)
+    if not start.startswith(
+        (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
+    ):
+        return None
+    return Fault(
+        'begins with a byte-order mark, which the host takes for text',
+        'save it as UTF-8 without one',
+    )
 
 
 def listing_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Problem]:
@@ -96,7 +56,7 @@ def listing_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Proble
         for key, file in files.items():
             if isinstance(file, str) and os.path.isfile(file):
                 with open(file, 'rb') as opened:
-                    fault = mark_fault(opened.read(4), file)
+                    fault = mark_fault(opened.read(4))
                 if fault:
                     yield Problem(f'{dataset.field}.{key}', *fault, file=file)
 

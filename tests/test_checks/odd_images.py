@@ -103,7 +103,7 @@ BAD = {
     'page of an error': (b'<html>404</html>', 'is not an image'),
     'too large for OpenCV': (
         png((b'IHDR', header(40_000, 40_000)), *PIXELS, END),
-        'too large for OpenCV.* OPENCV_IO_MAX_IMAGE_PIXELS',
+        'too many pixels.* OPENCV_IO_MAX_IMAGE_PIXELS',
     ),
 }
 # Whole, but refused by OpenCV or by Pillow: files and what is said with each reader.
