@@ -55,11 +55,6 @@ def first_image_problems(view: ConfigView, field: str, dataset: BaseDataset) -> 
     """Load the first image of a data set as training does, and compare its number of channels.
 
     This finds what `channel_problems` cannot know, such as the bands of a TIFF file.
-
-    Args:
-        view: The config.
-        field: Field of the data set.
-        dataset: The data set. Nothing happens if its first image cannot be loaded.
     """
     try:
         image = dataset[0]['inputs']
@@ -120,13 +115,7 @@ def _disagreements(view: ConfigView, where: str, loaded: int | None) -> Iterator
 def _normalised(
     view: ConfigView, channels: int, changes: Mapping[str, Any] | None = None
 ) -> int | None:
-    """Return the number of channels that the preprocessor returns, or None if it fails.
-
-    Args:
-        view: The config.
-        channels: Number of channels of an image.
-        changes: Settings of the preprocessor to try instead of its own.
-    """
+    """Return the number of channels that the preprocessor returns, or None if it fails."""
     preprocessor, images = view.preprocessor(), torch.zeros(1, channels, 8, 8)
     data = dict(inputs=images if view.host == 'mmpretrain' else [*images], data_samples=None)
     try:

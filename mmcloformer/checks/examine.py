@@ -118,8 +118,14 @@ def _examine_split(
         try:
             dataset = _build(view, leaf)
         except Exception as error:  # Any error of the host is a finding.
+            fault = Fault(
+                f'the host cannot read it ({error!r})',
+                'correct the annotation file, or the settings of the data set',
+            )
+            if _NO_SAMPLES in str(error):
+                fault = _empty_fault(view, [leaf], annotated, 'the host finds no samples in it')
             if not explained:
-                problems.append(Problem(field, *_unbuilt_fault(view, leaf, error, annotated)))
+                problems.append(Problem(field, *fault))
             continue
         if not isinstance(dataset, BaseDataset):
             found = f'a {type(dataset).__name__} is not examined'
@@ -141,9 +147,11 @@ def _examine_split(
         explained = any(each.startswith(where) for each in wrong)
         counted = count_problems(view, split, counts, built[0], annotated)
         problems += (each for each in counted if each.severity == 'warning' or not explained)
-    complete = view.host == 'mmdet' and split != 'test' and len(built) == len(leaves)
-    if built and complete and not any(map(_has_objects, built)):
-        problems.append(Problem(where, *_no_objects_fault(view, leaves, annotated)))
+    if view.host == 'mmdet' and split != 'test' and built and len(built) == len(leaves):
+        infos = (each.get_data_info(index) for each in built for index in range(len(each)))
+        if not any(info.get('instances', True) for info in infos):
+            fault = _empty_fault(view, leaves, annotated, 'the host leaves out every object')
+            problems.append(Problem(where, *fault))
     return sum(map(len, built)), problems
 
 
@@ -157,44 +165,20 @@ def _build(view: ConfigView, leaf: DatasetEntry) -> Any:
     return dataset
 
 
-def _unbuilt_fault(
-    view: ConfigView, leaf: DatasetEntry, error: Exception, annotated: Collection[str]
+def _empty_fault(
+    view: ConfigView, leaves: Sequence[DatasetEntry], annotated: Collection[str], found: str
 ) -> Fault:
-    if _NO_SAMPLES not in str(error):
-        return Fault(
-            f'the host cannot read it ({error!r})',
-            'correct the annotation file, or the settings of the data set',
-        )
-    return _foreign_names_fault(view, [leaf], annotated) or Fault(
-        'the host finds no samples in it',
-        'images without any object are left out of training: label some, or look at filter_cfg',
-    )
-
-
-def _no_objects_fault(
-    view: ConfigView, leaves: Sequence[DatasetEntry], annotated: Collection[str]
-) -> Fault:
-    return _foreign_names_fault(view, leaves, annotated) or Fault(
-        'the host leaves out every object',
-        'a box is in pixels ([x, y, width, height] in COCO files), at least one pixel wide and '
-        'high, and overlaps the image; names are those of metainfo.classes',
-    )
-
-
-def _foreign_names_fault(
-    view: ConfigView, leaves: Sequence[DatasetEntry], annotated: Collection[str]
-) -> Fault | None:
-    """Return that no object has one of the classes, if the annotations are known to have others."""
-    sets = [view.build_lazily(leaf.entry) for leaf in leaves] if annotated else []
-    names = [
-        name for each in sets if each is not None for name in each.metainfo.get('classes') or ()
-    ]
-    if not annotated or not set(names).isdisjoint(annotated):
-        return None
+    """Return why data sets have no samples or no objects: classes of other names, if known."""
+    sets = [view.build_lazily(leaf.entry) for leaf in leaves]
+    names = [name for each in sets if each is not None for name in each.metainfo.get('classes', ())]
+    if annotated and set(names).isdisjoint(annotated):
+        found = f'{found}: none is one of metainfo.classes ({join_first(names)})'
+        named = join_first(sorted(annotated))
+        return Fault(f'{found}, the annotations name {named}', 'write the classes as there')
     return Fault(
-        f'the host leaves out every object: none is one of metainfo.classes ({join_first(names)}), '
-        f'the annotations name {join_first(sorted(annotated))}',
-        'write the classes as there',
+        found,
+        'label some; in mmdet, a box is in pixels ([x, y, width, height] in COCO files), at least '
+        'one pixel wide and high, and overlaps the image',
     )
 
 
@@ -212,10 +196,6 @@ def _annotated_names(view: ConfigView, leaf: DatasetEntry) -> set[str]:
                     str(each.findtext('name')) for each in ET.fromstring(content).iter('object')
                 )
     return names
-
-
-def _has_objects(dataset: BaseDataset) -> bool:
-    return any(dataset.get_data_info(i).get('instances', True) for i in range(len(dataset)))
 
 
 def _examine(

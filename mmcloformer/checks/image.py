@@ -38,11 +38,7 @@ _T = TypeVar('_T')
 
 
 def file_problem(content: bytes) -> Fault | None:
-    """Return what is wrong with an image file, without decoding it.
-
-    Args:
-        content: The whole file.
-    """
+    """Return what is wrong with the content of an image file, without decoding it."""
     if not content:
         return Fault('is empty (0 bytes)', _FETCH)
     if content.startswith(_JPEG) and not _has_end(content):
@@ -56,7 +52,7 @@ def unreadable_reason(content: bytes, error: Exception | None = None) -> Fault:
     """Return why a host failed to load an image in which `file_problem` finds nothing wrong.
 
     Args:
-        content: The whole file.
+        content: Content of the file.
         error: What the host raised; None if its decoder returned no image.
     """
     said = f' ({error_text(error)})' if error else ''
@@ -76,11 +72,7 @@ def unreadable_reason(content: bytes, error: Exception | None = None) -> Fault:
 
 
 def seems_image(file: str) -> bool:
-    """Return whether a file begins as OpenCV's formats do, or those of other programs.
-
-    Args:
-        file: Path of the file.
-    """
+    """Return whether a file begins as OpenCV's formats do, or those of other programs."""
     try:
         with open(file, 'rb') as opened:
             start = opened.read(32)

@@ -19,6 +19,11 @@ from .problem import Fault, Problem
 
 IGNORED = -1
 """Key of `class_counts` for what the losses leave out."""
+SIZE_REMEDY = (
+    'an EXIF tag may turn the image when it is read: save it upright, without the tag; or annotate '
+    'the image at its own size'
+)
+"""What to do about an image whose size differs from its annotation."""
 _UNITS = dict(mmdet='box', mmseg='pixel', mmpretrain='image')  # What has a label, by host.
 _IGNORED_REMEDIES = dict(
     box='they are crowds, difficult or ignored (iscrowd in COCO files); label single objects 0',
@@ -33,12 +38,7 @@ _BLURRED, _FEWEST_CHANGES = 0.2, 50
 
 
 def class_fault(labels: Any, num_classes: int) -> Fault | None:
-    """Return which labels of an image are outside the classes.
-
-    Args:
-        labels: One label or several.
-        num_classes: Number of classes.
-    """
+    """Return which labels of an image, one or several, are outside the classes."""
     wrong = sorted({label for label in np.ravel(labels).tolist() if not 0 <= label < num_classes})
     if not wrong:
         return None
@@ -50,17 +50,14 @@ def class_fault(labels: Any, num_classes: int) -> Fault | None:
 
 
 def label_map_fault(
-    info: Mapping[str, Any],
-    content: bytes,
-    num_classes: int,
-    ignored: Collection[int],
+    info: Mapping[str, Any], content: bytes, num_classes: int, ignored: Collection[int]
 ) -> Fault | None:
     """Return what is wrong with a label map that a host has loaded.
 
     Args:
         info: The loaded sample, with `img_shape` (H, W) and `gt_seg_map`.
         content: Content of the label map file.
-        num_classes: Number of classes.
+        num_classes: The labels are 0 to this number - 1.
         ignored: The labels that losses or evaluators leave out.
     """
     labels: NDArray[Any] = info['gt_seg_map']
@@ -77,7 +74,7 @@ def label_map_fault(
     shape = tuple(info.get('img_shape', labels.shape))
     if labels.shape != shape:
         sizes = [f'{width}x{height}' for height, width in (labels.shape, shape)]
-        return Fault(f'is {sizes[0]}, its image {sizes[1]}', size_remedy(labels.shape, shape))
+        return Fault(f'is {sizes[0]}, its image {sizes[1]}', SIZE_REMEDY)
     largest = _largest_wide_value(content) if labels.dtype.itemsize == 1 else 0
     if largest > 255:
         return Fault(f'has values up to {largest}, which the host wraps at 256', 'use 8 bits')
@@ -97,11 +94,7 @@ def label_map_fault(
 
 
 def blurred_fault(labels: NDArray[Any]) -> Fault | None:
-    """Return that most edges of a label map are slopes, which hold labels of other classes.
-
-    Args:
-        labels: The label map, (H, W).
-    """
+    """Return that most edges of a label map (H, W) are slopes, with labels of other classes."""
     changes = slopes = 0
     values = labels.astype(np.int32)
     for rows in (values, values.T):
@@ -117,25 +110,8 @@ def blurred_fault(labels: NDArray[Any]) -> Fault | None:
     )
 
 
-def size_remedy(said: tuple[Any, ...], found: tuple[int, ...]) -> str:
-    """Return what to do about an image whose size differs from its annotation.
-
-    Args:
-        said: Height and width according to the annotation.
-        found: Height and width of the image as loaded.
-    """
-    if said == tuple(found)[::-1]:
-        return 'an EXIF tag may turn the image when it is read: save it upright, without the tag'
-    return 'annotate the image at its own size'
-
-
 def ignored_values(view: ConfigView, split: str) -> frozenset[int]:
-    """Return the values of label maps that all heads (`train`) or evaluators leave out.
-
-    Args:
-        view: The config.
-        split: `train`, `val` or `test`.
-    """
+    """Return the values of label maps that all heads (`train`) or evaluators leave out."""
     values = set(view.ignored_labels(split).values()) or {255}
     return frozenset(values if len(values) == 1 else ())
 
@@ -169,10 +145,6 @@ def label_map_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Prob
 
     Label maps are read until two labels are found. Files that cannot be read, and larger data sets
     in which that takes too long, are left to `check_dataset`.
-
-    Args:
-        view: The config; nothing happens unless its host is mmseg.
-        splits: The splits to check; only `train` is.
     """
     if view.host != 'mmseg' or 'train' not in splits:
         return
@@ -195,12 +167,7 @@ def label_map_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Prob
 
 
 def class_number(view: ConfigView, dataset: BaseDataset) -> int | None:
-    """Return the number that labels must be below; None if the host assigns labels, as mmdet does.
-
-    Args:
-        view: The config.
-        dataset: The data set.
-    """
+    """Return what labels must be below; None if the host assigns labels, as mmdet does."""
     if view.host == 'mmdet':
         return None
     classes = dataset.metainfo.get('classes')

@@ -64,9 +64,7 @@ def listing_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Proble
 def left_out_problems(view: ConfigView, dataset: Entry) -> Iterator[Problem]:
     """Yield how many images of a folder are no samples, as mmseg and mmpretrain choose by suffix.
 
-    Args:
-        view: The config.
-        dataset: The data set. Nothing happens if a list or code of its own names the samples.
+    Nothing happens if a list, or code of the data set's own, names the samples.
     """
     bases = dict(mmseg='mmseg.BaseSegDataset', mmpretrain='mmpretrain.CustomDataset')
     base = view.resolve(bases.get(view.host or ''), 'DATASETS')
@@ -111,13 +109,7 @@ def left_out_problems(view: ConfigView, dataset: Entry) -> Iterator[Problem]:
 
 
 def filter_problems(view: ConfigView, dataset: Entry, samples: int) -> Iterator[Problem]:
-    """Yield how many samples `filter_cfg` leaves out; `coco_problems` does so for COCO's format.
-
-    Args:
-        view: The config.
-        dataset: The data set.
-        samples: Number of its samples.
-    """
+    """Yield how many samples `filter_cfg` leaves out; `coco_problems` does so for COCO's format."""
     settings, filters = dataset.settings, dataset.settings.get('filter_cfg')
     whole = settings.get('indices') is None and not settings.get('test_mode')
     if view.host == 'mmdet' and filters and whole and not hasattr(dataset.kind, 'COCOAPI'):

@@ -16,7 +16,7 @@ from mmengine.dataset import BaseDataset
 from PIL import ExifTags, Image
 
 from .image import decode, error_text, file_problem, unreadable_reason
-from .labels import blurred_fault, class_counts, class_fault, label_map_fault, size_remedy
+from .labels import SIZE_REMEDY, blurred_fault, class_counts, class_fault, label_map_fault
 from .masks import polygon_fault, run_length_fault
 from .problem import Fault, Problem
 
@@ -112,7 +112,7 @@ def _sample_faults(
     if None not in said and 'img_shape' in info and said != tuple(info['img_shape']):
         height, width = info['img_shape']
         found = f'is {width}x{height}, its annotation says {said[1]}x{said[0]}'
-        yield '', Fault(found, size_remedy(said, info['img_shape'])), 'error'
+        yield '', Fault(found, SIZE_REMEDY), 'error'
 
 
 def _file_of(step: Any, info: Mapping[str, Any]) -> str:

@@ -102,14 +102,6 @@ def test_numbers_that_are_not_used_are_left_alone():
     assert not found(cfg, 3)
 
 
-def test_backbones_that_hold_the_last_layer():
-    cfg = classifier(dict(type='ClsHead'))
-    cfg.model.backbone = dict(type='VGG', num_classes=1000)
-    assert found(cfg, 3) == [('model.backbone.num_classes', '3')]
-    cfg.model.backbone.num_classes = -1
-    assert not found(cfg, 3)
-
-
 def test_features_are_not_taken_for_outputs():
     head = dict(type='Mask2FormerHead', num_classes=5, out_channels=256)
     head['loss_cls'] = dict(class_weight=[1.0] * 5 + [0.1])
