@@ -1,11 +1,11 @@
 """A storage backend for mmengine that never leaves a partial file."""
 
-import os
 import shutil
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend
 
+from ..checkpoint.saving import write_whole
 from ..errors import CheckpointError
 
 BACKEND = 'mmcloformer-whole-files'
@@ -34,16 +34,10 @@ class WholeFilesBackend(LocalBackend):
             CheckpointError: If it cannot be written; no other file is changed then.
         """
         path = Path(filepath)
-        partial = path.with_name(PARTIAL)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open('wb') as file:
-                file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
+            write_whole(path, obj, path.with_name(PARTIAL))
         except OSError as error:
-            partial.unlink(missing_ok=True)
             free = shutil.disk_usage(path.parent).free
             raise CheckpointError(
                 f'{path} could not be saved: {error.strerror or error}. It needs '

@@ -21,9 +21,8 @@ _OPTIONAL = {'optimizer': 'save_optimizer', 'param_schedulers': 'save_param_sche
 def resume_from_last_whole(cfg: Config) -> str | None:
     """Set the config to resume from the last complete checkpoint of the work dir.
 
-    This is the one that the file `last_checkpoint` names, as for the host. If that one is
-    missing, cut short or damaged, it is the latest complete one. If there is none, training
-    starts as the config says, with its `load_from`.
+    This is the one that the file `last_checkpoint` names, as for the host, or else the latest
+    complete one. If there is none, training starts as the config says, with its `load_from`.
 
     Args:
         cfg: Config of a training, changed in place.
@@ -49,12 +48,9 @@ def resume_from_last_whole(cfg: Config) -> str | None:
     latest_first = sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True)
     whole = next((file for file in latest_first if _is_usable(file)), None)
 
-    if not named:
-        problem = f'no last_checkpoint in {work_dir}'
-    elif Path(named).exists():
-        problem = f'checkpoint {named} is cut short or damaged'
-    else:
-        problem = f'checkpoint {named} is gone'
+    problem = f'no last_checkpoint in {work_dir}'
+    if named:
+        problem = f'checkpoint {named} is missing, cut short or damaged'
     if whole is None:
         cfg.resume = False
         damaged = f', none of {len(files)} checkpoints is complete' if files else ''
@@ -66,8 +62,7 @@ def resume_from_last_whole(cfg: Config) -> str | None:
 def _is_usable(checkpoint: str | Path) -> bool:
     """Return whether a checkpoint is complete and matches its checksums.
 
-    Loading does not verify the checksums. Remote files, and the folders that some strategies
-    save, are left to the host.
+    Remote files, and the folders that some strategies save, are left to the host.
     """
     if '://' in str(checkpoint) or Path(checkpoint).is_dir():
         return True
@@ -108,9 +103,12 @@ class ResumeHook(Hook):
         lacks += [name for name in ('message_hub', 'optimizer') if name not in parts]
         if runner.param_schedulers and 'param_schedulers' not in parts:
             lacks.append('param_schedulers')
+        hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
+        unsaved = {
+            part for part in _OPTIONAL if not all(getattr(h, _OPTIONAL[part]) for h in hooks)
+        }
         # The schedule may have been added to the config of a run without one.
-        is_new = lacks == ['param_schedulers']
-        if not is_new and any(_is_saved(runner, meta, name) for name in lacks):
+        if lacks != ['param_schedulers'] and not unsaved.issuperset(lacks):
             raise CheckpointError(
                 f'{source} holds weights, but not all that resuming needs (no {", ".join(lacks)}), '
                 f'as is usual of best_*.pth and of published or converted weights. Resume from an '
@@ -210,26 +208,14 @@ def _new_run(source: str) -> str:
     )
 
 
-def _is_saved(runner: Runner, meta: Mapping[str, Any], part: str) -> bool:
-    """Return whether the run saves a part of a checkpoint, now and when it was started."""
-    if part not in _OPTIONAL:
-        return True
-    argument = _OPTIONAL[part]
-    hooks = (hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
-    now = all(getattr(hook, argument) for hook in hooks)
-    return now and f'{argument}=False' not in str(meta.get('cfg', ''))
-
-
 def _check_groups(runner: Runner, checkpoint: Mapping[str, Any], source: str) -> None:
     """Raise an error that says what to do if the groups of parameters differ."""
     groups = checkpoint.get('optimizer', {}).get('param_groups')
     # Strategies of a FlexibleRunner regroup the parameters; several optimizers have no groups.
     if groups is None or not isinstance(runner, Runner):
         return
-    own, old = (
-        [len(group['params']) for group in each]
-        for each in (runner.optim_wrapper.optimizer.param_groups, groups)
-    )
+    own = [len(group['params']) for group in runner.optim_wrapper.optimizer.param_groups]
+    old = [len(group['params']) for group in groups]
     if own != old:
         raise CheckpointError(
             f'the optimizer of {source} has {len(old)} groups with {sum(old)} parameters, that of '

@@ -31,13 +31,10 @@ def resume(work_dir, **fields):
 
 
 def test_the_named_one_is_taken_silently(work_dir):
-    cfg, note = resume(work_dir, load_from='pretrained.pth')
-    assert (cfg.resume, cfg.load_from, note) == (True, str(work_dir / LAST), None)
-
-
-def test_an_older_one_is_taken_if_it_is_named(work_dir):
-    (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_1.pth'))
-    assert resume(work_dir)[0].load_from == str(work_dir / 'epoch_1.pth')
+    for name in (LAST, 'epoch_1.pth'):
+        (work_dir / 'last_checkpoint').write_text(str(work_dir / name))
+        cfg, note = resume(work_dir, load_from='pretrained.pth')
+        assert (cfg.resume, cfg.load_from, note) == (True, str(work_dir / name), None)
 
 
 def test_cut_short_or_changed_anywhere_it_is_not_taken(work_dir):
@@ -45,31 +42,20 @@ def test_cut_short_or_changed_anywhere_it_is_not_taken(work_dir):
     whole = last.read_bytes()
     begin = whole.index(WEIGHTS.numpy().tobytes())
     rng = random.Random(0)
-    damages = [whole[: rng.randrange(len(whole))] for _ in range(30)]
+    damages = [whole[: rng.randrange(len(whole))] for _ in range(20)]
     damages += [b'', whole[:-1], bytes(len(whole)), whole[: len(whole) // 2] + bytes(len(whole))]
-    for place in rng.choices(range(begin, begin + 4000), k=30):
+    for place in rng.choices(range(begin, begin + 4000), k=20):
         damages.append(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
     for damaged in damages:
         last.write_bytes(damaged)
         cfg, note = resume(work_dir)
         assert (cfg.resume, cfg.load_from) == (True, str(work_dir / 'epoch_2.pth'))
-        assert f'{LAST} is cut short or damaged: resuming from {cfg.load_from}' in note
+        assert f'{LAST} is missing, cut short or damaged: resuming from {cfg.load_from}' in note
         assert '\n' not in note
-
-
-def test_damaged_headers_are_damage_too(work_dir):
-    """Whatever a reader of zip archives makes of them."""
-    last = work_dir / LAST
-    whole = last.read_bytes()
+    # Whatever a reader of zip archives makes of damaged headers.
     for place in range(whole.rindex(b'PK\x01\x02'), len(whole)):
         last.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
         assert resume(work_dir)[0].resume
-
-
-def test_two_damaged_ones_are_passed_over(work_dir):
-    for name in (LAST, 'epoch_2.pth'):
-        (work_dir / name).write_bytes(b'half')
-    assert resume(work_dir)[0].load_from == str(work_dir / 'epoch_1.pth')
 
 
 @pytest.mark.parametrize('written', [None, ''])
@@ -82,19 +68,15 @@ def test_the_latest_is_found_where_last_checkpoint_names_none(work_dir, written)
     assert 'no last_checkpoint' in note
 
 
-def test_a_work_dir_that_was_moved(work_dir, tmp_path_factory):
+def test_a_work_dir_that_was_moved_and_another_folder_for_checkpoints(work_dir, tmp_path_factory):
     moved = work_dir.rename(tmp_path_factory.mktemp('elsewhere') / 'run')
     cfg, note = resume(moved)
     assert (cfg.resume, cfg.load_from) == (True, str(moved / LAST))
-    assert f'{work_dir / LAST} is gone' in note
-
-
-def test_checkpoints_kept_in_another_folder(work_dir, tmp_path_factory):
-    """As with `default_hooks.checkpoint.out_dir`."""
-    other = tmp_path_factory.mktemp('work')
-    (work_dir / 'last_checkpoint').rename(other / 'last_checkpoint')
-    (work_dir / LAST).unlink()
-    assert resume(other)[0].load_from == str(work_dir / 'epoch_2.pth')
+    assert f'{work_dir / LAST} is missing' in note
+    # As with `default_hooks.checkpoint.out_dir`.
+    (work_dir / 'last_checkpoint').parent.mkdir()
+    (work_dir / 'last_checkpoint').write_text(str(moved / 'gone.pth'))
+    assert resume(work_dir)[0].load_from == str(moved / LAST)
 
 
 @pytest.mark.parametrize('damaged', [False, True])
@@ -116,15 +98,13 @@ def test_what_only_the_host_can_judge_is_left_to_it(work_dir):
         assert (cfg.load_from, note) == (named, None)
 
 
-def test_names_that_the_config_gives_them(tmp_path):
-    for time, name in enumerate(('ckpt_1.pth', 'ckpt_2.pth')):
-        torch.save(dict(state_dict=dict(weight=WEIGHTS)), tmp_path / name)
-        os.utime(tmp_path / name, (time, time))
-    (tmp_path / 'ckpt_2.pth').write_bytes(b'PK')
-    (tmp_path / 'last_checkpoint').write_bytes(b'\xff\xfe')
+def test_names_that_the_config_gives_them(work_dir):
+    (work_dir / 'epoch_2.pth').rename(work_dir / 'ckpt_2.pth')
+    for damaged in ('epoch_1.pth', LAST):
+        (work_dir / damaged).write_bytes(b'PK')
+    (work_dir / 'last_checkpoint').write_bytes(b'\xff\xfe')
     hooks = dict(checkpoint=dict(filename_tmpl='ckpt_{}.pth'))
-    cfg, _ = resume(tmp_path, default_hooks=hooks)
-    assert cfg.load_from == str(tmp_path / 'ckpt_1.pth')
+    assert resume(work_dir, default_hooks=hooks)[0].load_from == str(work_dir / 'ckpt_2.pth')
 
 
 @pytest.mark.parametrize('hooks', [None, {}, dict(checkpoint=None), dict(logger=None)])
@@ -164,6 +144,8 @@ def test_a_checkpoint_of_the_run_is_resumed_silently(run):
     # The reference: the same without these hooks.
     plain, _ = resume_run(run / 'epoch_1.pth', run, hooks=[])
     assert all(map(torch.equal, runner.model.parameters(), plain.model.parameters()))
+    # What another hook loads later is not checked.
+    runner.load_checkpoint(str(without(run, 'optimizer')))
 
 
 def test_what_the_host_saves_as_the_best_is_refused(tmp_path):
@@ -182,10 +164,8 @@ def test_what_the_host_saves_as_the_best_is_refused(tmp_path):
     'content',
     [
         lambda checkpoint: checkpoint['state_dict'],
-        lambda checkpoint: dict(state_dict=checkpoint['state_dict']),
         lambda checkpoint: dict(model=checkpoint['state_dict']),
         lambda checkpoint: {key: checkpoint[key] for key in ('meta', 'state_dict')},
-        lambda checkpoint: {**checkpoint, 'meta': {}},
         lambda checkpoint: {k: v for k, v in checkpoint.items() if k != 'message_hub'},
         lambda checkpoint: {**checkpoint, 'meta': dict(arch='xxs')},
         lambda checkpoint: {'backbone.weight': torch.zeros(1)},
@@ -219,11 +199,6 @@ def test_what_the_run_does_not_save_may_be_missing(tmp_path):
     settings['checkpoint'] |= dict(save_param_scheduler=False)
     _, warnings = resume_run(best, tmp_path, **settings)
     assert 'without optimizer and param_schedulers' in warnings
-
-
-def test_a_checkpoint_that_a_hook_loads_later_is_not_checked(run):
-    runner, _ = resume_run(run / 'epoch_2.pth', run)
-    runner.load_checkpoint(str(without(run, 'optimizer')))
 
 
 @pytest.mark.parametrize('epochs', [1, 2])
@@ -279,14 +254,8 @@ def test_a_changed_schedule_has_no_effect_and_is_told(tmp_path, changes):
         assert runner.optim_wrapper.param_groups[0]['lr'] == pytest.approx(0.1 * 0.1)
 
 
-@pytest.mark.parametrize(
-    'wrapper',
-    [
-        dict(optimizer=SGD, paramwise_cfg=dict(bias_decay_mult=0.0)),
-        dict(optimizer=SGD, paramwise_cfg=dict(bias_lr_mult=2.0)),
-    ],
-)
-def test_other_groups_of_parameters_are_an_error(run, wrapper):
+def test_other_groups_of_parameters_are_an_error(run):
+    wrapper = dict(optimizer=SGD, paramwise_cfg=dict(bias_lr_mult=2.0))
     with pytest.raises(CheckpointError, match=r'has 1 groups with 2 .* config 2 with 2'):
         resume_run(run / 'epoch_1.pth', run, optim_wrapper=wrapper)
 
@@ -314,9 +283,10 @@ def validate(work_dir, scores, *hooks, **settings):
     return runner
 
 
-@pytest.mark.parametrize('by_epoch', [True, False])
-@pytest.mark.parametrize('save_best', [None, 'acc'])
-@pytest.mark.parametrize('stop', [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    ('stop', 'save_best', 'by_epoch'),
+    [(1, None, True), (2, 'acc', True), (2, 'acc', False), (3, None, False), (4, 'acc', True)],
+)
 def test_early_stopping_stops_where_an_uninterrupted_run_does(tmp_path, stop, save_best, by_epoch):
     scores = [0.1, 0.5, 0.4, 0.3, 0.2, 0.6, 0.7]  # The third after the best is the fifth.
     unit = 'epoch' if by_epoch else 'iter'
