@@ -29,9 +29,9 @@ from ..checks.image import decode, error_text, file_problem, unreadable_reason
 from ..config import HOSTS, ConfigView
 from ..errors import ConfigError, DataError, join_first
 from ..models.deploy import replace_backbones, require_dtype
+from .config import inference_steps, load_trained
 from .files import Source
 from .results import RESULTS
-from .trained import inference_steps, load_trained
 
 
 class NotAnImageError(DataError):

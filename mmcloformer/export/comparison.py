@@ -13,7 +13,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..apis.trained import inference_steps
+from ..apis.config import inference_steps
 from .graphs import ExportError, Graph
 
 Results = dict[str, NDArray[Any]]

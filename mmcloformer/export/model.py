@@ -5,7 +5,7 @@ from typing import Any
 from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
 
-from ..apis.trained import inference_steps
+from ..apis.config import inference_steps
 from ..config import ConfigView, Entry, is_in_hosts
 from .graphs import ClassifierGraph, ExportError, Graph
 

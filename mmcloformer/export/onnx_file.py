@@ -14,10 +14,9 @@ from torch import nn
 
 from ..models import CloFormer
 from ..models.deploy import switch_to_deploy
-from .detectors import RetinaNetGraph
+from .detectors import RetinaNetGraph, TwoStageGraph
 from .graphs import BackboneGraph, ClassifierGraph, ExportError, Graph
 from .segmentor import SegmentorGraph
-from .two_stage import TwoStageGraph
 
 # Opsets that can be written: the version of the file format and the lowest onnxruntime that has run
 # the files. Opset 20 is the first with Gelu. onnxruntime 1.32 lacks RoiAlign of opset 22.

@@ -7,9 +7,8 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmcloformer import CloFormer
-from mmcloformer.apis.config import build_model
+from mmcloformer.apis.config import build_model, load_trained
 from mmcloformer.apis.predict import Predictor
-from mmcloformer.apis.trained import load_trained
 from mmcloformer.checkpoint import shipped
 from mmcloformer.checkpoint.shipped import load_shipped, publish
 from mmcloformer.errors import CheckpointError

@@ -12,9 +12,8 @@ from mmengine.config import Config
 
 from benchmarks.models import Setting, config_step
 from mmcloformer.analysis.complexity import measure
-from mmcloformer.apis.config import image_channels
+from mmcloformer.apis.config import image_channels, inference_steps
 from mmcloformer.apis.predict import Predictor
-from mmcloformer.apis.trained import inference_steps
 from mmcloformer.errors import CheckpointError, ConfigError
 from mmcloformer.export.model import color_type
 from tests.test_export.tiny_models import NAMES, tiny_config, tiny_model

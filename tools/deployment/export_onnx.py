@@ -18,9 +18,8 @@ from PIL import Image
 import mmcloformer  # before mmdet, mmseg and mmpretrain: it may install the mmcv operators
 from mmcloformer.analysis.complexity import DEFAULT_SHAPES
 from mmcloformer.apis.cli import add_cfg_options, exit_on_user_error
-from mmcloformer.apis.config import image_channels, read_config
+from mmcloformer.apis.config import image_channels, inference_steps, load_trained, read_config
 from mmcloformer.apis.predict import ImageReader
-from mmcloformer.apis.trained import inference_steps, load_trained
 from mmcloformer.datasets.store import write_shapes
 from mmcloformer.errors import UserError
 from mmcloformer.export import ExportError, export_onnx, make_graph
