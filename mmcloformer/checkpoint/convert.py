@@ -5,11 +5,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from ..errors import CheckpointError, ConfigError, join_first
-from ..models import ARCHS, Arch, CloFormer
+from ..models import ARCHS, CloFormer
 from ..models.archs import NUM_STAGES
+from ..models.state_dict import describe_differences
 
 _BLOCK = r'layers\.(\d+)\.blocks\.(\d+)\.'
 _NEW_BLOCK = r'backbone.stages.\1.\2.'
@@ -71,49 +73,32 @@ def convert_checkpoint(released: Mapping[str, Tensor]) -> dict[str, Any]:
             f'{len(unknown)} keys do not belong to the released CloFormer: '
             f'{join_first(unknown, 50)}'
         )
-    # Loading into the backbone finds other missing keys. These are read before that, or loading
-    # allows them to be missing.
-    needed = (
-        *(f'backbone.norm3.{kind}' for kind in ('weight', 'bias')),
-        *(f'head.fc.{kind}' for kind in ('weight', 'bias')),
-        'backbone.stem.conv1.0.weight',
-    )
-    missing = [key for key in needed if key not in state_dict]
-    if missing:
-        raise CheckpointError(
-            f'not a checkpoint of the released classifier, no weights for {", ".join(missing)}'
-        )
-    head = state_dict['head.fc.weight']
-
     arch = infer_arch(state_dict)
-    stem = _conv_weight(state_dict, 'backbone.stem.conv1.0.weight')
+    channels = _conv_weight(state_dict, 'backbone.stem.conv1.0.weight').shape[1]
+    classes = state_dict.get('head.fc.bias', torch.zeros(1)).shape[:1].numel()
     try:
-        backbone = CloFormer(
-            arch=arch._asdict(), in_channels=stem.shape[1], out_indices=(NUM_STAGES - 1,)
-        )
+        with torch.device('meta'):
+            backbone = CloFormer(arch, in_channels=channels, out_indices=(NUM_STAGES - 1,))
+            fc = nn.Linear(backbone.out_channels[-1], classes)
     except ConfigError as error:
         raise CheckpointError(f'the shapes of the weights are of no CloFormer: {error}') from error
-    prefix = 'backbone.'
-    backbone.load_state_dict(
-        {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
-    )
-    if head.shape != (*state_dict['head.fc.bias'].shape[:1], arch.embed_dims[-1]):
-        raise CheckpointError(
-            f'head.weight has the shape {tuple(head.shape)}, expected (classes, '
-            f'{arch.embed_dims[-1]}) with as many classes as head.bias'
-        )
-    meta = dict(arch=_name_or_fields(arch), num_classes=head.shape[0])
-    return dict(state_dict=state_dict, meta=meta)
+    own = nn.ModuleDict(dict(backbone=backbone, head=nn.ModuleDict(dict(fc=fc)))).state_dict()
+    if problems := describe_differences(own, state_dict):
+        raise CheckpointError(f'not a checkpoint of the released classifier: {"; ".join(problems)}')
+    return dict(state_dict=state_dict, meta=dict(arch=arch, num_classes=classes))
 
 
-def infer_arch(state_dict: Mapping[str, Tensor]) -> Arch:
+def infer_arch(state_dict: Mapping[str, Tensor]) -> str | dict[str, Any]:
     """Infer the arch from the shapes of a converted state dict.
 
-    Shapes do not determine the number of heads. If the widths are those of a published variant, its
+    Shapes do not determine the number of heads. If they are those of a published variant, its
     number is used; otherwise the head width is the largest one that divides all branches.
 
     Args:
         state_dict: Weights with the names of this package.
+
+    Returns:
+        The name of a published arch, or the fields of any other.
 
     Raises:
         CheckpointError: If whole stages or branches are missing, or a weight that is read has not
@@ -121,35 +106,32 @@ def infer_arch(state_dict: Mapping[str, Tensor]) -> Arch:
     """
     dims, depths, widths, kernels = [], [], [], []
     for stage in range(NUM_STAGES):
-        blocks = {
-            int(match[1])
-            for key in state_dict
-            if (match := re.match(rf'backbone\.stages\.{stage}\.(\d+)\.', key))
-        }
+        pattern = re.compile(rf'backbone\.stages\.{stage}\.(\d+)\.')
+        depths.append(len({match[1] for key in state_dict if (match := pattern.match(key))}))
         attn = f'backbone.stages.{stage}.0.attn.'
+        dims.append(_conv_weight(state_dict, f'{attn}proj.weight').shape[0])
         convs: list[Tensor] = []
         while (key := f'{attn}local.{len(convs)}.dwconv.weight') in state_dict:
             convs.append(_conv_weight(state_dict, key))
         query = f'{attn}pooled.q.weight'
         num_pooled = _conv_weight(state_dict, query).shape[0] if query in state_dict else 0
-        dims.append(_conv_weight(state_dict, f'{attn}proj.weight').shape[0])
-        depths.append(len(blocks))
-        widths.append((*(c.shape[0] // 3 for c in convs), num_pooled))
+        widths.append((*(conv.shape[0] // 3 for conv in convs), num_pooled))
         if not any(widths[-1]):
             raise CheckpointError(f'{attn}local and {attn}pooled have no weights')
-        kernels.append(tuple(c.shape[-1] for c in convs))
+        kernels.append(tuple(conv.shape[-1] for conv in convs))
 
-    for arch in ARCHS.values():
-        if (tuple(dims), tuple(depths)) == (arch.embed_dims, arch.depths) and all(
-            _widths(arch, stage) == (widths[stage], kernels[stage]) for stage in range(NUM_STAGES)
-        ):
-            return arch
+    shapes = _shapes(state_dict, 'backbone.stages.')
+    for name in ARCHS:
+        with torch.device('meta'):
+            if _shapes(CloFormer(name).state_dict(), 'stages.') == shapes:
+                return name
     heads = [math.gcd(*filter(None, stage)) for stage in widths]
-    return Arch(
+    splits = [tuple(w // head for w in stage) for stage, head in zip(widths, heads)]
+    return dict(
         embed_dims=tuple(dims),
         depths=tuple(depths),
-        num_heads=tuple(sum(w) // head for w, head in zip(widths, heads)),
-        group_splits=tuple(tuple(w // head for w in ws) for ws, head in zip(widths, heads)),
+        num_heads=tuple(map(sum, splits)),
+        group_splits=tuple(splits),
         kernel_sizes=tuple(kernels),
         drop_path_rate=0.0,
     )
@@ -157,7 +139,7 @@ def infer_arch(state_dict: Mapping[str, Tensor]) -> Arch:
 
 def _conv_weight(state_dict: Mapping[str, Tensor], key: str) -> Tensor:
     if key not in state_dict:
-        raise CheckpointError(f'weights are missing: {key}')
+        raise CheckpointError(f'not a checkpoint of the released classifier: no weights for {key}')
     weight = state_dict[key]
     if weight.ndim != 4 or not weight.numel():
         raise CheckpointError(
@@ -166,16 +148,6 @@ def _conv_weight(state_dict: Mapping[str, Tensor], key: str) -> Tensor:
     return weight
 
 
-def _widths(arch: Arch, stage: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the channels of each local branch that exists and of the global branch (0 if it does
-    not exist), and the kernel sizes of the local branches."""
-    head = arch.embed_dims[stage] // arch.num_heads[stage]
-    *local, pooled = arch.group_splits[stage]
-    present = [(n * head, k) for n, k in zip(local, arch.kernel_sizes[stage]) if n]
-    return (*(w for w, _ in present), pooled * head), tuple(k for _, k in present)
-
-
-def _name_or_fields(arch: Arch) -> str | dict[str, Any]:
-    """Return the name of a published arch, or the fields of any other."""
-    names = [name for name, known in ARCHS.items() if known == arch]
-    return names[0] if names else arch._asdict()
+def _shapes(state_dict: Mapping[str, Tensor], prefix: str) -> dict[str, torch.Size]:
+    keys = (key for key in state_dict if key.startswith(prefix))
+    return {key.removeprefix(prefix): state_dict[key].shape for key in keys}

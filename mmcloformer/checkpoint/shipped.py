@@ -12,7 +12,6 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from ..errors import CheckpointError
-from ..models import ARCHS
 from ..models.state_dict import get_state_dict
 from .convert import infer_arch
 from .files import read_checkpoint
@@ -66,18 +65,15 @@ def publish(
             'tools/train.py with a classification config'
         )
     num_classes = state_dict[_HEAD].shape[0]
-    classes = _class_names(loaded) if classes is None else list(classes)
+    if classes is None:
+        meta = loaded.get('meta') if isinstance(loaded, dict) else None
+        classes = ((meta or {}).get('dataset_meta') or {}).get('classes') or []
     if len(classes) != num_classes:
         raise CheckpointError(
             f'{checkpoint} has {num_classes} classes and there are {len(classes)} class names: '
             'give a file with one name per line with --classes'
         )
-    arch = infer_arch(state_dict)
-    meta = dict(
-        arch=next((key for key, value in ARCHS.items() if value == arch), arch._asdict()),
-        num_classes=num_classes,
-        classes=classes,
-    )
+    meta = dict(arch=infer_arch(state_dict), num_classes=num_classes, classes=list(classes))
     weights = {
         key: (value.half() if value.is_floating_point() else value).contiguous()
         for key, value in state_dict.items()
@@ -101,13 +97,15 @@ def publish(
     return path
 
 
-def load_shipped(name: str, map_location: Any = 'cpu', folder: Path = FOLDER) -> dict[str, Any]:
+def load_from_package(
+    name: str, map_location: Any = 'cpu', folder: Path | None = None
+) -> dict[str, Any]:
     """Load a classifier that is part of the package.
 
     Args:
-        name: Name of the weights.
+        name: Name of the weights, maybe with `mmcloformer://`, as mmengine gives it.
         map_location: Device of the tensors.
-        folder: Folder of the weights.
+        folder: Folder of the weights; by default that of the package.
 
     Returns:
         A checkpoint as mmpretrain writes it: `state_dict` in float32 with the keys of backbone
@@ -116,6 +114,8 @@ def load_shipped(name: str, map_location: Any = 'cpu', folder: Path = FOLDER) ->
     Raises:
         CheckpointError: If there are no such weights, or the file is missing or damaged.
     """
+    folder = folder or FOLDER
+    name = name.removeprefix(SCHEME)
     index = _read_index(folder)
     if name not in index:
         raise CheckpointError(
@@ -142,18 +142,6 @@ def load_shipped(name: str, map_location: Any = 'cpu', folder: Path = FOLDER) ->
     return dict(state_dict=state_dict, meta=meta)
 
 
-def load_from_package(filename: str, map_location: Any = None) -> Any:
-    """Read `mmcloformer://NAME` for mmengine."""
-    return load_shipped(filename.removeprefix(SCHEME), map_location, FOLDER)
-
-
 def _read_index(folder: Path) -> dict[str, dict[str, Any]]:
     path = folder / INDEX
     return json.loads(path.read_text()) if path.exists() else {}
-
-
-def _class_names(loaded: Any) -> list[str]:
-    """Names of the classes that mmengine saved with a checkpoint; empty without."""
-    meta = loaded.get('meta') if isinstance(loaded, dict) else None
-    dataset_meta = meta.get('dataset_meta') if isinstance(meta, dict) else None
-    return list((dataset_meta or {}).get('classes') or [])

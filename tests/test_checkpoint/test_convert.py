@@ -89,7 +89,7 @@ def test_a_wrong_shape_is_named():
         convert_checkpoint(state_dict)
 
 
-@pytest.mark.parametrize('shape', [(), (5,), (0, 1, 1, 1), (1, 2, 3, 4)])
+@pytest.mark.parametrize('shape', [(), (0, 1, 1, 1)])
 def test_no_shape_of_any_weight_is_another_error(shape):
     """Of those the arch is inferred from, and one of each other kind."""
     state_dict = released.state_dict('xxs')

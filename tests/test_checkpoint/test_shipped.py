@@ -10,7 +10,7 @@ from mmcloformer import CloFormer
 from mmcloformer.apis.config import build_model, load_trained
 from mmcloformer.apis.predict import Predictor
 from mmcloformer.checkpoint import shipped
-from mmcloformer.checkpoint.shipped import load_shipped, publish
+from mmcloformer.checkpoint.shipped import load_from_package, publish
 from mmcloformer.errors import CheckpointError
 from tests.conftest import ROOT
 
@@ -57,7 +57,7 @@ def folder(published, tmp_path, monkeypatch):
 
 
 def test_a_classifier_comes_back_whole(folder, state_dict):
-    loaded = load_shipped('toy', folder=folder)
+    loaded = load_from_package('toy', folder=folder)
     assert loaded['meta'] == dict(
         arch='xxs', num_classes=3, dataset_meta=dict(classes=tuple(CLASSES))
     )
@@ -90,7 +90,7 @@ def test_it_predicts_with_the_names_of_the_classes(folder, cfg, checkpoint, tmp_
 def test_it_is_exported_with_the_names_of_the_classes(folder, cfg):
     model, meta = load_trained(cfg, 'mmcloformer://toy')
     assert tuple(meta['classes']) == tuple(CLASSES)
-    expected = load_shipped('toy', folder=folder)['state_dict']
+    expected = load_from_package('toy', folder=folder)['state_dict']
     assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
 
 
@@ -100,10 +100,10 @@ def test_a_damaged_file_is_refused(folder):
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r'toy.safetensors is damaged .*install mmcloformer'):
-        load_shipped('toy', folder=folder)
+        load_from_package('toy', folder=folder)
     path.unlink()
     with pytest.raises(CheckpointError, match='is missing: install mmcloformer again'):
-        load_shipped('toy', folder=folder)
+        load_from_package('toy', folder=folder)
 
 
 def test_an_unknown_name_lists_the_known(folder):
@@ -111,7 +111,7 @@ def test_an_unknown_name_lists_the_known(folder):
     with pytest.raises(CheckpointError, match=r"no weights 'none' .* it has toy"):
         backbone.init_weights()
     with pytest.raises(CheckpointError, match='it has none'):
-        load_shipped('toy', folder=folder / 'empty')
+        load_from_package('toy', folder=folder / 'empty')
 
 
 def test_the_packages_own_weights_are_whole():
@@ -119,7 +119,7 @@ def test_the_packages_own_weights_are_whole():
     index = shipped.FOLDER / shipped.INDEX
     assert names == (json.loads(index.read_text()).keys() if index.exists() else set())
     for name in names:
-        meta = load_shipped(name)['meta']
+        meta = load_from_package(name)['meta']
         assert len(meta['dataset_meta']['classes']) == meta['num_classes']
 
 
