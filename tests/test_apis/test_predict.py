@@ -30,7 +30,7 @@ META = {'mask-rcnn': METAINFO, 'segmentor': SEG_METAINFO, 'classifier': dict(cla
 NOISE = np.random.RandomState(0).randint(0, 256, (60, 90, 6), np.uint8)
 
 
-def save(cfg, kind, path, meta=None):
+def save(cfg, path, meta=None):
     """Write a checkpoint with random weights."""
     state = tiny_model(cfg).state_dict()
     torch.save(dict(state_dict=state, meta=dict(dataset_meta=meta) if meta else {}), path)
@@ -42,8 +42,7 @@ def trained(tmp_path_factory):
     """Config and checkpoint of a kind of model."""
     folder = tmp_path_factory.mktemp('trained')
     return {
-        kind: save(tiny_config(NAMES[kind]), kind, folder / f'{kind}.pth', META[kind])
-        for kind in KINDS
+        kind: save(tiny_config(NAMES[kind]), folder / f'{kind}.pth', META[kind]) for kind in KINDS
     }
 
 
@@ -168,22 +167,21 @@ def test_options_that_do_not_fit_the_model(trained, kind, options, said):
         Predictor(*trained[kind], **options)
 
 
-@pytest.mark.parametrize('number', [3, 256, 257, 300])
+@pytest.mark.parametrize('number', [256, 257])
 def test_label_maps_of_many_classes(scene, tmp_path, number):
     cfg = tiny_config(NAMES['segmentor'])
     cfg.model.decode_head.num_classes = number
     names = [f'class {i}' for i in range(number)]
-    cfg, path = save(cfg, 'segmentor', tmp_path / 'many.pth', dict(classes=names))
+    cfg, path = save(cfg, tmp_path / 'many.pth', dict(classes=names))
     content = torch.load(path)
     content['state_dict']['decode_head.conv_seg.bias'][number - 1] += 100
     torch.save(content, path)
-    predict = Predictor(cfg, path)
-    (prediction,) = outcomes(predict, scene, tmp_path).values()
+    (prediction,) = outcomes(Predictor(cfg, path), scene, tmp_path).values()
     labels = np.array(Image.open(tmp_path / 'a_labels.png'))
     assert (labels == number - 1).all()
-    assert labels.dtype == (np.uint8 if number <= 256 else np.uint16)
+    assert labels.dtype == (np.uint8 if number == 256 else np.uint16)
     assert prediction.result['shares'] == {names[-1]: 1.0}
-    # In all of them, the value of the classes left out is none of a class.
+    # The value of the classes left out is none of a class.
     rest = Predictor(cfg, path, classes=names[:1])(scene).labels
     assert rest.min() == rest.max() >= number
 
@@ -193,7 +191,7 @@ def test_multi_label_heads(scene, tmp_path, given):
     cfg = tiny_config(NAMES['classifier'])
     head = dict(type='MultiLabelLinearClsHead', num_classes=4, in_channels=32, **given)
     cfg.model.head = head
-    cfg, path = save(cfg, 'classifier', tmp_path / 'multi.pth', META['classifier'])
+    cfg, path = save(cfg, tmp_path / 'multi.pth', META['classifier'])
     result = Predictor(cfg, path)(scene).result
     scores = np.array(result['pred_scores'])
     above = set(np.flatnonzero(scores >= 0.5)) if 'thr' in given else set(scores.argsort()[-2:])
@@ -231,7 +229,7 @@ def test_images_are_loaded_by_the_config(kind, tmp_path):
     """What OpenCV alone cannot read."""
     tifffile = pytest.importorskip('tifffile')  # Comes with the maintained fork only.
     loading = dict(imdecode_backend='tifffile', color_type='unchanged')
-    cfg, checkpoint = save(bands_config(kind, **loading), kind, tmp_path / 'bands.pth', META[kind])
+    cfg, checkpoint = save(bands_config(kind, **loading), tmp_path / 'bands.pth', META[kind])
     predict = Predictor(cfg, checkpoint)
     tifffile.imwrite(tmp_path / 'bands.tif', NOISE)
     (prediction,) = outcomes(predict, tmp_path / 'bands.tif', tmp_path).values()
@@ -249,21 +247,14 @@ def test_images_are_loaded_by_the_config(kind, tmp_path):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-@pytest.mark.parametrize('change', ['validation set', 'wrapper', 'no scope', 'no visualizer'])
-def test_configs_that_the_hosts_take(trained, predictors, scene, kind, change):
+def test_configs_that_the_hosts_take(trained, predictors, scene, kind):
+    """A validation set in a wrapper, without a test set, visualizer, or default scope."""
     cfg = Config(trained[kind][0].to_dict())
-    if change == 'validation set':
-        cfg.val_dataloader = cfg.test_dataloader
-        cfg.test_dataloader = cfg.test_cfg = cfg.test_evaluator = None
-    elif change == 'wrapper':
-        cfg.test_dataloader.dataset = dict(
-            type='ConcatDataset', datasets=[cfg.test_dataloader.dataset]
-        )
-    elif change == 'no visualizer':
-        cfg.pop('visualizer')
-    else:
-        if kind != 'mask-rcnn':  # A name without a scope is none of mmengine's own.
-            pytest.skip("mmdet's own pure-Python configs do that")
+    cfg.val_dataloader = cfg.test_dataloader
+    cfg.val_dataloader.dataset = dict(type='ConcatDataset', datasets=[cfg.val_dataloader.dataset])
+    cfg.test_dataloader = cfg.test_cfg = cfg.test_evaluator = None
+    cfg.pop('visualizer')
+    if kind == 'mask-rcnn':  # In the others, a name without a scope is none of mmengine's own.
         from mmdet.models import MaskRCNN
 
         cfg.default_scope = None
@@ -273,11 +264,9 @@ def test_configs_that_the_hosts_take(trained, predictors, scene, kind, change):
     assert found.picture.any()
 
 
-@pytest.mark.parametrize('kind', KINDS)
-def test_configs_without_images_or_host(trained, kind):
-    cfg = Config(trained[kind][0].to_dict())
-    for split in ('val', 'test'):
-        cfg[f'{split}_dataloader'] = None
+def test_configs_without_images_or_host(trained):
+    cfg = Config(trained['classifier'][0].to_dict())
+    cfg.val_dataloader = cfg.test_dataloader = None
     with pytest.raises(ConfigError, match='test_dataloader'):
         ImageReader(cfg)
     cfg = Config(dict(default_scope='mmpose', model=dict(type='Other')))
@@ -286,12 +275,11 @@ def test_configs_without_images_or_host(trained, kind):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-@pytest.mark.parametrize('colors', [0, 1])
-def test_classes_without_colors(trained, predictors, kind, scene, tmp_path, colors):
+@pytest.mark.parametrize('palette', [None, ((1, 2, 3),)])
+def test_classes_without_colors(trained, predictors, kind, scene, tmp_path, palette):
     cfg, checkpoint = trained[kind]
     content = torch.load(checkpoint)
-    meta = dict(classes=META[kind]['classes'], palette=((1, 2, 3),) * colors)
-    content['meta'] = dict(dataset_meta=meta)
+    content['meta'] = dict(dataset_meta=META[kind] | dict(palette=palette))
     torch.save(content, tmp_path / 'colors.pth')
     found = Predictor(cfg, str(tmp_path / 'colors.pth'))(scene)
     assert found.result == predictors[kind](scene).result
@@ -328,16 +316,11 @@ def test_checkpoints_of_others(trained, tmp_path):
 
 
 @pytest.mark.skipif(not cpu_has_bfloat16(), reason='the CPU has no units for bfloat16')
-@pytest.mark.parametrize('kind', KINDS)
-def test_bfloat16(trained, predictors, scene, kind):
-    exact, rounded = predictors[kind](scene), Predictor(*trained[kind], 'bfloat16')(scene)
-    if kind == 'segmentor':
-        assert np.mean(exact.labels == rounded.labels) > 0.9
-    else:
-        scores = 'pred_scores' if kind == 'classifier' else 'scores'
-        best = [max(each.result[scores]) for each in (exact, rounded)]
-        assert best[0] != best[1]
-        assert best[0] == pytest.approx(best[1], rel=0.05)
+def test_bfloat16(trained, predictors, scene):
+    exact = predictors['classifier'](scene).result['pred_score']
+    rounded = Predictor(*trained['classifier'], 'bfloat16')(scene).result['pred_score']
+    assert exact != rounded
+    assert exact == pytest.approx(rounded, rel=0.05)
 
 
 def write_video(path, frames, suffix='.avi'):
@@ -350,7 +333,7 @@ def write_video(path, frames, suffix='.avi'):
     made.rename(path)
 
 
-@pytest.mark.parametrize('name', ['clip.avi', 'clip.mp4', 'clip'])
+@pytest.mark.parametrize('name', ['clip.mp4', 'clip'])
 def test_videos(predictors, tmp_path, name):
     frames = [np.full((64, 96, 3), value, np.uint8) for value in (0, 90, 200)]
     write_video(tmp_path / name, frames, '.mp4' if name == 'clip.mp4' else '.avi')
@@ -376,13 +359,9 @@ def test_damaged_videos(predictors, tmp_path):
     assert 'text.mp4' in str(only)
 
 
-@pytest.mark.parametrize(
-    ('name', 'pages'), [('a.tif', 3), ('a.gif', 2), ('a.png', 4), ('b.tif', 1)]
-)
+@pytest.mark.parametrize(('name', 'pages'), [('a.tif', 3), ('a.gif', 2), ('b.tif', 1)])
 def test_pages_that_are_left_out(predictors, tmp_path, capsys, name, pages):
-    images = [Image.fromarray(NOISE[..., i : i + 3]) for i in range(3)] + [
-        Image.new('RGB', (90, 60))
-    ]
+    images = [Image.fromarray(NOISE[..., i : i + 3]) for i in range(3)]
     images[0].save(tmp_path / name, save_all=True, append_images=images[1:pages])
     predictors['classifier'](tmp_path / name)
     said = capsys.readouterr().err
@@ -398,38 +377,31 @@ def server(scene, tmp_path):
         http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / 'web')
     )
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as web:
-        threading.Thread(target=web.serve_forever, daemon=True).start()
+        threading.Thread(target=web.serve_forever, args=(0.01,), daemon=True).start()
         yield f'http://127.0.0.1:{web.server_address[1]}'
         web.shutdown()
 
 
-@pytest.mark.parametrize('kind', KINDS)
-def test_urls(predictors, server, scene, tmp_path, kind):
+def test_urls(predictors, server, scene, tmp_path):
     url = f'{server}/photo.png?size=1'
-    (prediction,) = outcomes(predictors[kind], url, tmp_path).values()
-    assert prediction.result == predictors[kind](scene).result | dict(image=url)
+    (prediction,) = outcomes(predictors['classifier'], url, tmp_path).values()
+    assert prediction.result == predictors['classifier'](scene).result | dict(image=url)
+    for url in (f'{server}/gone.png', 'nowhere://bucket/a.png'):
+        (error,) = outcomes(predictors['classifier'], url, tmp_path).values()
+        assert str(error).startswith(f'{url} cannot be opened')
 
 
-@pytest.mark.parametrize('url', ['/gone.png', 'nowhere://bucket/a.png'])
-def test_urls_that_cannot_be_read(predictors, server, tmp_path, url):
-    url = server + url if url.startswith('/') else url
-    (error,) = outcomes(predictors['classifier'], url, tmp_path).values()
-    assert str(error).startswith(f'{url} cannot be opened')
-
-
-@pytest.mark.parametrize('name', GOOD)
-def test_whole_images(predictors, name, tmp_path):
-    (tmp_path / 'image.jpg').write_bytes(GOOD[name])
-    assert predictors['classifier'](tmp_path / 'image.jpg').result
-
-
-@pytest.mark.parametrize('name', BAD)
-def test_bad_images(predictors, name, tmp_path):
-    content, said = BAD[name]
-    (tmp_path / 'image.jpg').write_bytes(content)
-    with pytest.raises(DataError, match=r'image\.jpg (is|cannot be read)') as error:
-        predictors['classifier'](tmp_path / 'image.jpg')
-    assert re.search(said, str(error.value))
+def test_whole_and_bad_images(predictors, tmp_path):
+    """Those of the checks, which decide the same."""
+    file = tmp_path / 'image.jpg'
+    for content in GOOD.values():
+        file.write_bytes(content)
+        assert predictors['classifier'](file).result
+    for content, said in BAD.values():
+        file.write_bytes(content)
+        with pytest.raises(DataError, match=r'image\.jpg (is|has|cannot be read) ') as error:
+            predictors['classifier'](file)
+        assert re.search(said, str(error.value))
 
 
 @pytest.mark.parametrize('name', ['notes.txt', 'notes', 'a.json', 'gone.png', 'a.jpg', 'a.webp'])
