@@ -10,12 +10,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.runner import CheckpointLoader, checkpoint
-from torch import distributed, multiprocessing
 
-from mmcloformer.apis.cli import exit_process_group
 from mmcloformer.checkpoint import downloading
 from mmcloformer.checkpoint.downloading import download_once
 from mmcloformer.errors import CheckpointError
+from tests.processes import run_in_group
 
 WEIGHTS = torch.arange(1000.0)
 
@@ -77,6 +76,7 @@ def test_a_file_of_the_hosts_is_used_if_it_is_that_of_its_name(server, tmp_path)
 @pytest.mark.parametrize(
     ('name', 'reason'),
     [
+        ('http://127.0.0.1:9/x.pth', 'refused'),
         ('absent.pth', '404'),
         ('truncated/x.pth', 'ended after 10 of 1000 bytes'),
         ('stalled/x.pth', 'timed out'),
@@ -86,14 +86,10 @@ def test_a_failed_download_names_the_url_and_leaves_no_file(
     url, server, tmp_path, monkeypatch, name, reason
 ):
     monkeypatch.setattr(downloading, '_TIMEOUT', 0.5)
-    with pytest.raises(CheckpointError, match=f'{server.url}/{name} could not .*{reason}'):
-        load(f'{server.url}/{name}')
+    address = name if '://' in name else f'{server.url}/{name}'
+    with pytest.raises(CheckpointError, match=f'{address} could not .*{reason}'):
+        load(address)
     assert not list((tmp_path / 'home').rglob('*.p*'))
-
-
-def test_a_server_that_cannot_be_reached():
-    with pytest.raises(CheckpointError, match=r'http://127\.0\.0\.1:9/x\.pth could not'):
-        load('http://127.0.0.1:9/x.pth')
 
 
 @pytest.fixture
@@ -130,26 +126,14 @@ def load_in_threads(monkeypatch):
     return run
 
 
-def load_in_process(rank, url, folder, homes, local_ranks):
+def load_in_process(rank, url, folder):
     """Load in one process of two, and save the weights or the error."""
-    torch.set_num_threads(1)
-    os.environ['TORCH_HOME'] = str(homes[rank])
-    os.environ.pop('LOCAL_RANK', None)
-    if local_ranks[rank] is not None:
-        os.environ['LOCAL_RANK'] = local_ranks[rank]
-    store = f'file://{folder}/store'
-    distributed.init_process_group('gloo', init_method=store, rank=rank, world_size=2)
+    os.environ['LOCAL_RANK'] = str(rank)
     try:
-        result = load(url)
+        result = download_once(url, folder / 'home').read_bytes()
     except CheckpointError as error:
         result = str(error)
     torch.save(result, folder / f'result{rank}.pth')
-    exit_process_group()
-
-
-def load_in_two_processes(url, folder, homes, local_ranks=('0', '1')):
-    multiprocessing.spawn(load_in_process, args=(url, folder, homes, local_ranks), nprocs=2)
-    return [torch.load(folder / f'result{rank}.pth') for rank in range(2)]
 
 
 @pytest.mark.parametrize(
@@ -171,15 +155,11 @@ def test_ranks_download_once_per_folder(
     assert server.requests == ['/good.pth'] * downloads
 
 
-def test_a_failure_of_rank_0_is_an_error_in_both(load_in_threads, server, tmp_path):
+def test_a_failure_of_one_rank_is_an_error_in_both(load_in_threads, url, server, tmp_path):
     absent = f'{server.url}/absent.pth'
-    results = load_in_threads(absent, [tmp_path / 'home'] * 2)
-    assert server.requests == ['/absent.pth']
-    for result in results:
+    for result in load_in_threads(absent, [tmp_path / 'home'] * 2):
         assert result.startswith(f'{absent} could not be downloaded by rank 0: ')
-
-
-def test_a_failure_of_another_node_is_an_error_in_both(load_in_threads, url, tmp_path):
+    assert server.requests == ['/absent.pth']
     (tmp_path / 'file').touch()  # No folder can be made below a file.
     homes = [tmp_path / 'home', tmp_path / 'file' / 'home']
     for result in load_in_threads(url, homes, ('0', '0')):
@@ -188,10 +168,12 @@ def test_a_failure_of_another_node_is_an_error_in_both(load_in_threads, url, tmp
 
 @pytest.mark.slow
 def test_two_processes_download_once(url, server, tmp_path):
-    results = load_in_two_processes(url, tmp_path, [tmp_path / 'home'] * 2)
-    assert all(torch.equal(result, WEIGHTS) for result in results)
-    assert server.requests == ['/good.pth']
     absent = f'{server.url}/absent.pth'
-    (tmp_path / 'store').unlink()
-    for result in load_in_two_processes(absent, tmp_path, [tmp_path / 'home'] * 2):
-        assert result.startswith(f'{absent} could not be downloaded by rank 0: ')
+    found = []
+    for number, name in enumerate([url, absent]):
+        run_in_group(load_in_process, tmp_path / f'store{number}', name, tmp_path)
+        found += [torch.load(tmp_path / f'result{rank}.pth') for rank in range(2)]
+    assert found[:2] == [(tmp_path / 'good.pth').read_bytes()] * 2
+    for message in found[2:]:
+        assert message.startswith(f'{absent} could not be downloaded by rank 0: ')
+    assert server.requests == ['/good.pth', '/absent.pth']

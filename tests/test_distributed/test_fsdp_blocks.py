@@ -3,14 +3,13 @@
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
 from mmcloformer import CloFormer
-from mmcloformer.apis.cli import exit_process_group
 from mmcloformer.models.layers import Block
 from tests.archs import SEVERAL_BRANCHES
+from tests.processes import run_in_group
 
 
 def build():
@@ -50,19 +49,16 @@ def shard_with_fsdp2(backbone):
 SHARD = dict(fsdp1=shard_with_fsdp1, fsdp2=shard_with_fsdp2)
 
 
-def train_sharded(rank, store, folder, name):
-    torch.set_num_threads(1)
-    dist.init_process_group('gloo', init_method=f'file://{store}', rank=rank, world_size=2)
+def train_sharded(rank, folder, name):
     losses = train(SHARD[name](build()))
     if rank == 0:
         torch.save(losses, folder / 'losses.pth')
-    exit_process_group()
 
 
 @pytest.mark.parametrize('name', SHARD)
 def test_sharded_blocks_train_like_plain_ones(name, tmp_path):
     expected = train(build())
     assert expected[0] != expected[1]
-    mp.spawn(train_sharded, (tmp_path / 'store', tmp_path, name), nprocs=2)
+    run_in_group(train_sharded, tmp_path / 'store', tmp_path, name)
     losses = torch.load(tmp_path / 'losses.pth', weights_only=True)
     assert losses == pytest.approx(expected, rel=1e-5)

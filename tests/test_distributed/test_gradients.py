@@ -6,11 +6,11 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.model import MMDistributedDataParallel
-from torch import distributed, multiprocessing, nn
+from torch import nn
 
-from mmcloformer.apis.cli import exit_process_group
 from tests.conftest import ROOT
 from tests.helpers_configs import SIDE, batch, build
+from tests.processes import run_in_group
 
 NAMES = (
     'retinanet_cloformer_xxs_coco',
@@ -50,17 +50,12 @@ def gradients(model, data):
 
 
 def train_on_half(rank, folder):
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2
-    )
     for name in NAMES:
         _, model = make(name)
         data = torch.load(folder / f'{name}.pth', weights_only=False)
         half = {key: value[rank : rank + 1] for key, value in data.items()}
         ddp = MMDistributedDataParallel(model, broadcast_buffers=False)
         torch.save(gradients(ddp, half), folder / f'{name}_{rank}.pth')
-    exit_process_group()
 
 
 @pytest.fixture(scope='module')
@@ -68,7 +63,7 @@ def folder(shapes, tmp_path_factory):
     folder = tmp_path_factory.mktemp('gradients')
     for name in NAMES:
         torch.save(whole(*make(name), shapes), folder / f'{name}.pth')
-    multiprocessing.spawn(train_on_half, args=(folder,), nprocs=2)
+    run_in_group(train_on_half, folder / 'store', folder)
     return folder
 
 

@@ -61,53 +61,26 @@ def test_layers_count_from_the_stem_to_the_output_norms():
 @pytest.mark.parametrize(
     'name', ['retinanet_cloformer_xxs_coco', 'semantic-fpn_cloformer_xxs_ade20k']
 )
-def test_rates_fall_towards_the_image(name):
+def test_rates_fall_towards_the_image_beside_mmengines_own_options(name):
     model = build(name)
-    for parameter, (lr, weight_decay) in settings(model).items():
+    model.backbone.stem.requires_grad_(False)
+    slow = dict(backbone=dict(lr_mult=0.1))
+    decayed, plain = settings(model, custom_keys=slow), settings(model, **NO_DECAY)
+    assert not any(parameter.startswith('backbone.stem') for parameter in plain)
+    for parameter, (lr, weight_decay) in plain.items():
         depth, layers = model.backbone.get_layer_depth(parameter, 'backbone.')
         assert lr == pytest.approx(RATE ** (layers - 1 - depth))
-        assert weight_decay == 0.1
-        if not parameter.startswith('backbone.'):
-            assert lr == 1
-
-
-def test_mmengines_own_options_work_beside_it():
-    model = build('retinanet_cloformer_xxs_coco')
-    plain = settings(model)
-    backbone = dict(backbone=dict(lr_mult=0.1))
-    for name, (lr, weight_decay) in settings(model, custom_keys=backbone).items():
-        assert lr == pytest.approx(plain[name][0] * (0.1 if 'backbone' in name else 1))
-        assert weight_decay == 0.1
-
-
-@pytest.mark.parametrize(
-    'name', ['retinanet_cloformer_xxs_coco', 'semantic-fpn_cloformer_xxs_ade20k']
-)
-def test_norms_and_biases_go_without_decay(name):
-    model = build(name)
-    for name, (_, weight_decay) in settings(model, **NO_DECAY).items():
-        one_dimensional = model.get_parameter(name).ndim == 1
-        assert weight_decay == (0 if one_dimensional else 0.1), name
+        in_backbone = parameter.startswith('backbone.')
+        assert in_backbone or lr == 1
+        assert decayed[parameter] == (pytest.approx(lr * (0.1 if in_backbone else 1)), 0.1)
+        one_dimensional = model.get_parameter(parameter).ndim == 1
+        assert weight_decay == (0 if one_dimensional else 0.1), parameter
 
 
 def test_a_classifiers_settings_are_mmpretrains():
     model = build('cloformer_xxs_imagenet')
     theirs = settings(model, 'LearningRateDecayOptimWrapperConstructor', **NO_DECAY)
     assert settings(model, **NO_DECAY) == theirs
-
-
-def test_mmpretrains_refuses_detectors():
-    with pytest.raises(NotImplementedError, match='get_layer_depth'):
-        settings(
-            build('retinanet_cloformer_xxs_coco'),
-            'mmpretrain.LearningRateDecayOptimWrapperConstructor',
-        )
-
-
-def test_frozen_stages_are_left_out():
-    model = build('retinanet_cloformer_xxs_coco')
-    model.backbone.stem.requires_grad_(False)
-    assert not any(name.startswith('backbone.stem') for name in settings(model))
 
 
 def test_what_is_missing_is_said():
