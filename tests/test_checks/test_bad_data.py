@@ -5,7 +5,6 @@
 
 import copy
 import functools
-import gc
 import re
 import shutil
 
@@ -29,14 +28,6 @@ CONFIGS = dict(
     seg=('ade20k', 'semantic-fpn_cloformer_xxs'),
     cls=('imagenet', 'cloformer_xxs'),
 )
-
-
-@pytest.fixture(scope='module', autouse=True)
-def _quick_collection():
-    """Freeze existing objects, as the hosts collect garbage per data set, 0.25 s each."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope='module')

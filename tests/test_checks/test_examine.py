@@ -20,11 +20,6 @@ def detector(scenes):
     return scenes('mmdet')
 
 
-def without_iscrowd(content):
-    for annotation in content['annotations']:
-        del annotation['iscrowd']
-
-
 def with_root(name, root):
     cfg = Config.fromfile(ROOT / f'configs/{name}.py')
     for split in ('train', 'val', 'test'):
@@ -88,10 +83,11 @@ def test_configs_without_a_default_scope_are_examined(host, scenes, examine):
     samples, problems, _ = examine(cfg)
     assert min(samples.values()) >= 4
     assert not problems
-    min(
-        path for path in root.rglob('*.*') if 'val' in str(path) and path.suffix != '.json'
-    ).write_bytes(b'')
+    images = [path for path in root.rglob('*.*') if 'val' in str(path) and path.suffix != '.json']
+    for path in images:
+        path.write_bytes(b'')
     (problem,) = examine(cfg)[1]
+    assert ' files (val_dataloader.dataset): ' in problem
     assert 'is empty' in problem
 
 
@@ -118,61 +114,13 @@ def test_a_test_split_of_its_own_is_examined(detector, examine):
     assert len(problems) == 2
 
 
-@pytest.mark.parametrize('host', MODELS)
-def test_equal_findings_are_one_line_with_a_count(host, scenes, examine):
-    cfg, root = scenes(host)
-    images = [path for path in root.rglob('*.*') if 'val' in str(path) and path.suffix != '.json']
-    images = sorted(path for path in images if 'annotations' not in path.parts)[:3]
-    for path in images:
-        path.write_bytes(b'')
-    (problem,) = examine(cfg)[1]
-    assert problem.startswith('3 files (val_dataloader.dataset): ')
-    assert str(images[2]) in problem
-
-
-def test_problems_of_many_annotations_are_one_line(detector, examine, rewrite):
-    cfg, root = detector
-    rewrite(root, without_iscrowd, 'val')
-    file = root / 'annotations' / 'instances_val2017.json'
-    number = len(json.loads(file.read_text())['annotations'])
-    assert examine(cfg)[1] == [
-        f'{file} (val_evaluator): annotation 1, 2, 3, 4, 5, 6, 7, 8, ... ({number} in all): '
-        'its iscrowd is missing; add it'
-    ]
-
-
 def test_a_corner_that_would_take_all_memory_is_not_drawn(scenes, examine, rewrite):
     cfg, root = scenes('mmdet', 'mask-rcnn_cloformer_xxs')
-    for split in ('train', 'val'):
-        rewrite(
-            root,
-            lambda content: content['annotations'][0].update(
-                segmentation=[[5, 5, 9, math.nan, 9, 9]]
-            ),
-            split,
-        )
-    problems = examine(cfg)[1]
-    # The validation set is scored and loaded.
-    wheres = ('annotations/instances_val', 'train2017/', 'val2017/')
-    for problem, where in zip(problems, wheres, strict=True):
-        assert problem.startswith(f'{root}/{where}')
-        assert 'its mask has a corner at nan' in problem
-
-
-def test_an_evaluators_own_file_is_examined(scenes, examine, tmp_path):
-    cfg, root = scenes('mmdet', 'mask-rcnn_cloformer_xxs')
-    file = tmp_path / 'own.json'
-    cfg.val_evaluator.ann_file = str(file)
-    content = json.loads((root / 'annotations/instances_val2017.json').read_text())
-    del content['images'][1]['height']
-    file.write_text(json.dumps(content))
-    assert examine(cfg)[1] == [
-        f'{file} (val_evaluator): image 2: its height is not a number of pixels; add or correct it'
-    ]
-    content['annotations'].append(None)
-    file.write_text(json.dumps(content))
+    mask = [[5, 5, 9, math.nan, 9, 9]]
+    rewrite(root, lambda content: content['annotations'][0].update(segmentation=mask))
     (problem,) = examine(cfg)[1]
-    assert 'annotations need the fields' in problem
+    assert problem.startswith(f'{root}/train2017/')
+    assert 'its mask has a corner at nan' in problem
 
 
 def test_a_negative_number_of_processes(detector):
@@ -201,17 +149,6 @@ def test_data_that_are_not_there(detector):
     shutil.rmtree(root / 'val2017')
     with pytest.raises(DataError, match='data not found'):
         check_dataset(cfg, workers=0)
-
-
-def test_a_byte_order_mark(detector, examine):
-    cfg, root = detector
-    for split in ('train', 'val'):
-        file = root / 'annotations' / f'instances_{split}2017.json'
-        file.write_text(file.read_text(), encoding='utf-8-sig')
-    problems = examine(cfg)[1]
-    where = [f'{root}/annotations/instances_{split}2017.json' for split in ('train', 'val')]
-    assert [problem.partition(' ')[0] for problem in problems] == where
-    assert all('begins with a byte-order mark' in problem for problem in problems)
 
 
 def test_a_list_from_windows(scenes, examine):

@@ -132,6 +132,7 @@ def test_features_are_not_taken_for_outputs():
         'mmpretrain::vgg/vgg11_8xb32_in1k',
     ],
 )
+@pytest.mark.slow  # It reads many configs of the hosts.
 def test_the_hosts_own_configs_agree(name):
     """So that the check stops nobody's training."""
     cfg = Config.fromstring(f"_base_ = '{name}.py'", '.py')

@@ -14,7 +14,7 @@ from PIL import Image
 from mmcloformer.checks.problem import render
 from mmcloformer.checks.samples import Expected, examine_sample
 
-from .odd_images import BAD, DISPUTED, GOOD, HEADER, NOISE, PIXELS, encode, huge, photo, png
+from .odd_images import BAD, DISPUTED, GOOD, NOISE, encode, huge, photo
 
 FIELD = 'train_dataloader.dataset'
 
@@ -95,18 +95,13 @@ def test_wide_label_maps_of_either_reader(tmp_path):
         assert 'has values up to 300' in problem
 
 
-def test_an_error_of_the_examination_is_a_problem_of_the_sample(tmp_path, monkeypatch):
-    monkeypatch.setattr('mmcloformer.checks.samples.file_problem', lambda content: 1 / 0)
-    (problem,) = image_problems(tmp_path, photo())
-    assert problem.startswith(
-        f'{tmp_path}/image.jpg ({FIELD}): cannot be examined (ZeroDivisionError: division by zero)'
-    )
-
-
-def test_a_sample_that_the_data_set_cannot_return(tmp_path, monkeypatch):
-    monkeypatch.setattr(CustomDataset, 'get_data_info', lambda self, index: {}[index])
-    (problem,) = image_problems(tmp_path, photo())
-    assert problem.startswith(f'sample 0 ({FIELD}): cannot be examined (KeyError: 0)')
+@pytest.mark.parametrize('method', ['pipeline', 'get_data_info'])
+def test_an_error_of_the_examination_is_a_problem_of_the_sample(method):
+    dataset = listed(dict(img_path='image.jpg'), [])
+    setattr(dataset, method, None)
+    (problem,) = sample_problems(dataset)
+    assert problem.found.startswith('cannot be examined (')
+    assert problem.file == ('image.jpg' if method == 'pipeline' else 'sample 0')
 
 
 @pytest.mark.parametrize('name', ['below/absent.png', 'below\\image.png'])
@@ -115,18 +110,6 @@ def test_a_file_that_is_missing(name, tmp_path):
     (problem,) = sample_problems(dataset)
     assert problem.found == 'is missing'
     assert ('write / in place' in problem.remedy) == ('\\' in name)
-
-
-def test_no_image_of_many_ends_the_run(tmp_path):
-    """All odd files in one data set."""
-    files = [*GOOD.values(), *(content for content, _ in BAD.values()), png(HEADER, *PIXELS), b'']
-    for number, content in enumerate(files):
-        (tmp_path / f'{number:03}.png').write_bytes(content)
-    dataset = CustomDataset(
-        data_prefix=str(tmp_path), with_label=False, pipeline=[dict(type='LoadImageFromFile')]
-    )
-    found = [sample_problems(dataset, index=index) for index in range(len(dataset))]
-    assert [len(problems) for problems in found] == [0] * len(GOOD) + [1] * (len(BAD) + 2)
 
 
 class OwnLoader(mmcv.transforms.BaseTransform):
