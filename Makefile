@@ -8,6 +8,7 @@ BIN = $(VENV)/bin
 # OpenMP threads that spin while they wait make two processes on two cores ten times slower.
 export OMP_WAIT_POLICY = PASSIVE
 STAMP = $(VENV)/.mmcloformer-installed
+BOARDS = $(VENV)/.boards-installed
 DEMO = configs/demo/retinanet_cloformer_xxs_shapes.py
 DEMO_DIR = work_dirs/demo
 
@@ -24,6 +25,11 @@ $(STAMP): $(REQUIREMENTS) setup.py
 	$(BIN)/pip uninstall --yes opencv-python
 	$(BIN)/pip install --force-reinstall --no-deps `grep ^opencv-python-headless requirements/$(STACK).txt`
 	$(BIN)/pip install --no-deps -e .
+	touch $@
+
+# The runtimes for phones and boards, which only slow tests use.
+$(BOARDS): requirements/boards.txt $(STAMP)
+	$(BIN)/pip install -r requirements/boards.txt
 	touch $@
 
 demo: $(STAMP)
@@ -54,10 +60,10 @@ test-oldest:
 test-newest-python:
 	$(MAKE) test VENV=.venv-newest-python PYTHON=python3.13
 
-test-slow: $(STAMP)
+test-slow: $(BOARDS)
 	$(PYTEST) -m "slow and not nightly"
 
-test-nightly: $(STAMP)
+test-nightly: $(BOARDS)
 	$(PYTEST) -m nightly
 
 lint: $(STAMP)

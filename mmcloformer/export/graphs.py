@@ -2,10 +2,12 @@
 
 from typing import Any, ClassVar
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError
 from ..models import CloFormer
+from ..models.layers import CloAttention, PooledAttention
 
 
 class ExportError(UserError):
@@ -88,3 +90,30 @@ class ClassifierGraph(Graph):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.model(self.cast(images), mode='tensor').float()
         return logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
+
+
+class FlatAttention(nn.Module):
+    """`PooledAttention` without tensors of five dimensions, which ncnn does not support."""
+
+    def __init__(self, attention: PooledAttention) -> None:
+        super().__init__()
+        self.num_heads = attention.num_heads
+        self.pool, self.q, self.kv = attention.pool, attention.q, attention.kv
+
+    def forward(self, x: Tensor) -> Tensor:
+        q: Tensor = self.q(x)
+        k, v = map(self._split_heads, self.kv(self.pool(x)).chunk(2, dim=1))
+        out = F.scaled_dot_product_attention(self._split_heads(q), k, v)
+        return out.transpose(2, 3).reshape(q.shape)
+
+    def _split_heads(self, x: Tensor) -> Tensor:
+        """Reshape `(N, heads * d, H, W)` to `(N, heads, H * W, d)`."""
+        n, c, h, w = x.shape
+        return x.reshape(n, self.num_heads, c // self.num_heads, h * w).transpose(2, 3)
+
+
+def flatten_attention(model: nn.Module) -> None:
+    """Replace every `PooledAttention` in a model by a `FlatAttention`, in place."""
+    for module in model.modules():
+        if isinstance(module, CloAttention) and module.pooled is not None:
+            module.pooled = FlatAttention(module.pooled)  # type: ignore[assignment]

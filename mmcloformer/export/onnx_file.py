@@ -15,7 +15,7 @@ from torch import nn
 from ..models import CloFormer
 from ..models.deploy import switch_to_deploy
 from .detectors import RetinaNetGraph, TwoStageGraph
-from .graphs import BackboneGraph, ClassifierGraph, ExportError, Graph
+from .graphs import BackboneGraph, ClassifierGraph, ExportError, Graph, flatten_attention
 from .segmentor import SegmentorGraph
 
 # Opsets that can be written: the version of the file format and the lowest onnxruntime that has run
@@ -49,7 +49,9 @@ def make_graph(model: nn.Module, half: bool = False) -> Graph:
     """
     graph = _graph_class(model)(copy.deepcopy(model))
     switch_to_deploy(graph.model)
-    graph.eval()
+    flatten_attention(graph)
+    # ExecuTorch takes weights in this layout only.
+    graph.eval().to(memory_format=torch.contiguous_format)
     return graph.half() if half else graph
 
 
