@@ -149,17 +149,9 @@ def _rebuild_tensor(
     return tensor.requires_grad_(requires_grad is True)
 
 
-def _rebuild_tensor_of(
-    flat: Tensor,
-    offset: int,
-    size: Any,
-    stride: Any,
-    requires_grad: bool,
-    hooks: Any,
-    dtype: torch.dtype,
-    *rest: Any,
-) -> Tensor:
-    return _rebuild_tensor(flat.view(dtype), offset, size, stride, requires_grad, hooks, *rest)
+def _rebuild_tensor_of(flat: Tensor, *args: Any) -> Tensor:
+    *others, dtype = args[:6]
+    return _rebuild_tensor(flat.view(dtype), *others, *args[6:])
 
 
 def _rebuild_parameter(data: Any, requires_grad: bool, *_: Any) -> Any:
@@ -176,21 +168,14 @@ def _encode(text: str, _: str) -> bytes:
     return text.encode('latin1')
 
 
-def _no_bytes() -> bytes:
-    """Return `bytes()`; with a number, which a file could give, it would take that much memory."""
-    return b''
-
-
+# Pickles of protocol 2 have the names of Python 2. `bytes` takes no number, which a file could
+# give and which would be the size of an object in memory.
+_BUILTINS = dict(set=set, frozenset=frozenset, complex=complex, bytes=lambda: b'')
 _REBUILT: dict[str, Any] = {
     'collections.OrderedDict': OrderedDict,
     'collections.Counter': Counter,
-    **{
-        f'{module}.{name}': function  # Pickles of protocol 2 have the names of Python 2.
-        for module in ('builtins', '__builtin__')
-        for name, function in dict(
-            set=set, frozenset=frozenset, complex=complex, bytes=_no_bytes
-        ).items()
-    },
+    **{f'builtins.{name}': function for name, function in _BUILTINS.items()},
+    **{f'__builtin__.{name}': function for name, function in _BUILTINS.items()},
     '_codecs.encode': _encode,
     'torch.Size': torch.Size,
     'torch.device': torch.device,
@@ -204,11 +189,7 @@ _REBUILT: dict[str, Any] = {
     **{
         f'torch.{kind}': dtype for kind, dtype in torch.storage._storage_type_to_dtype_map().items()
     },
-    **{
-        f'torch.{name}': value
-        for name, value in vars(torch).items()
-        if isinstance(value, torch.dtype)
-    },
+    **{f'torch.{k}': dtype for k, dtype in vars(torch).items() if isinstance(dtype, torch.dtype)},
 }
 
 

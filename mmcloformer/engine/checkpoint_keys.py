@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from ..models.state_dict import (
     check_prefix,
     check_whole_model,
-    find_prefixes,
     find_state_dict,
     is_wrapper,
     match_keys,
@@ -51,7 +50,7 @@ class WrapperKeysHook(Hook):
             else:
                 return
             checkpoint['state_dict'] = weights
-        check_prefix(find_prefixes(runner.model.state_dict()), checkpoint['state_dict'])
+        check_prefix(runner.model.state_dict(), checkpoint['state_dict'])
         # The EMA hook and the Runner unwrap the model once.
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         renamed = match_keys(checkpoint['state_dict'], _host_keys(model))

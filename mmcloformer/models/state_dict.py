@@ -173,7 +173,7 @@ def check_before_load(
     # As built, without what a user added since, such as adapters.
     weights = cast(frozenset[str], module.weight_names)
     if weights.isdisjoint(map(strip_wrapper_prefixes, given)):
-        check_prefix({outer}, state_dict)
+        check_prefix([outer + _KEPT_KEY], state_dict)
         if prefix and given and own.keys().isdisjoint(given):  # Weights of another backbone.
             _check_complete(module, own, given)
         return
@@ -212,12 +212,9 @@ def check_whole_model(model: nn.Module, checkpoint: Any, source: str) -> dict[st
         model = cast(nn.Module, model.module)
     own = model.state_dict()
     given = match_keys(get_state_dict(checkpoint, source), own)
-    if problems := describe_differences(own, given):
-        advice = channel_advice(own, given) or 'Use the config it was trained with.'
-        raise CheckpointError(
-            f'the checkpoint is not of this config: the model has {len(own)} tensors, the '
-            f'checkpoint {len(given)}; {"; ".join(problems)}. {advice}'
-        )
+    found = f'the model has {len(own)} tensors, the checkpoint {len(given)}'
+    advice = 'Use the config it was trained with.'
+    _check_equal(own, given, f'the checkpoint is not of this config: {found}', advice)
     return given
 
 
@@ -232,31 +229,22 @@ def describe_differences(
         optional: Keys that only one of them may have.
     """
     allowed = set(optional)
-    shapes = [
-        f'{key} {tuple(given[key].shape)} instead of {tuple(own[key].shape)}'
-        for key in own
-        if key in given and given[key].shape != own[key].shape
-    ]
     kinds = {
         'missing': [key for key in own if key not in given and key not in allowed],
         'unexpected': [key for key in given if key not in own and key not in allowed],
-        'of another shape': shapes,
+        'of another shape': [
+            f'{key} {tuple(given[key].shape)} instead of {tuple(own[key].shape)}'
+            for key in own
+            if key in given and given[key].shape != own[key].shape
+        ],
     }
     return [
         f'{len(keys)} {kind}: {join_first(keys, _MAX_KEYS)}' for kind, keys in kinds.items() if keys
     ]
 
 
-def channel_advice(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str | None:
-    """Say how to adapt weights for images of another number of channels.
-
-    Args:
-        own: State dict of a CloFormer, or of a model around one.
-        given: State dict to load, with the same keys.
-
-    Returns:
-        The advice, or None if the numbers of channels are equal or not known.
-    """
+def _advise_on_channels(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str | None:
+    """Say how to adapt weights for images of another number of channels, if that differs."""
     for key in own.keys() & given.keys():
         wanted, found = own[key].shape, given[key].shape
         is_input = f'.{key}'.endswith(f'.{_STEM_INPUT}') and len(found) == len(wanted)
@@ -273,27 +261,28 @@ def channel_advice(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> st
     return None
 
 
-def find_prefixes(keys: Iterable[str]) -> set[str]:
-    """Return the prefixes of all CloFormers in a state dict, without those of wrappers."""
-    plain = (strip_wrapper_prefixes(key) for key in keys)
-    return {key.removesuffix(_KEPT_KEY) for key in plain if f'.{key}'.endswith(f'.{_KEPT_KEY}')}
-
-
-def check_prefix(expected: set[str], keys: Iterable[str]) -> None:
-    """Refuse a CloFormer's weights whose prefix differs from that of the model's backbone.
+def check_prefix(own: Iterable[str], given: Iterable[str]) -> None:
+    """Refuse the weights of a CloFormer whose prefix differs from that of the model's backbone.
 
     Args:
-        expected: Prefixes of the CloFormers in the model.
-        keys: Keys of a state dict.
+        own: Keys of the model.
+        given: Keys of a state dict.
 
     Raises:
         CheckpointError: If both have CloFormers, and no prefix in common.
     """
-    found = find_prefixes(keys)
+    expected, found = (
+        {
+            key.removesuffix(_KEPT_KEY)
+            for key in map(strip_wrapper_prefixes, keys)
+            if f'.{key}'.endswith(f'.{_KEPT_KEY}')
+        }
+        for keys in (own, given)
+    )
     if expected and found and not expected & found:
         raise CheckpointError(
             f'the checkpoint holds the weights of a CloFormer under the prefix '
-            f'{sorted(found)[0]!r}, and they are expected under {sorted(expected)[0]!r}; nothing '
+            f'{min(found)!r}, and they are expected under {min(expected)!r}; nothing '
             f"was loaded. Load a backbone by model.backbone.init_cfg=dict(type='Pretrained', "
             f'checkpoint=...), or rename the keys'
         )
@@ -304,28 +293,33 @@ def _check_complete(
 ) -> None:
     norms = [key for key in {**own, **given} if _OUTPUT_NORM.fullmatch(key)]
     name = type(module).__name__
-    if problems := describe_differences(own, given, optional=norms):
-        advice = channel_advice(own, given) or (
-            'Check arch, in_channels and norm_cfg; convert weights in the format of the released '
-            'code with tools/model_converters/convert_checkpoint.py first.'
-        )
-        raise CheckpointError(
-            f'the checkpoint does not fit this {name}, nothing was loaded into it; '
-            f'{"; ".join(problems)}. {advice}'
-        )
+    advice = (
+        'Check arch, in_channels and norm_cfg; convert weights in the format of the released '
+        'code with tools/model_converters/convert_checkpoint.py first.'
+    )
+    problem = f'the checkpoint does not fit this {name}, nothing was loaded into it'
+    _check_equal(own, given, problem, advice, norms)
+
+
+def _check_equal(
+    own: Mapping[str, Tensor],
+    given: Mapping[str, Tensor],
+    problem: str,
+    advice: str,
+    optional: Iterable[str] = (),
+) -> None:
+    if differences := describe_differences(own, given, optional):
+        advice = _advise_on_channels(own, given) or advice
+        raise CheckpointError(f'{problem}; {"; ".join(differences)}. {advice}')
 
 
 def _check_form(module: nn.Module, given: Mapping[str, Tensor]) -> None:
     is_training_form = _FOLDED_KEY in given
-    if _KEPT_KEY not in given or module.deployed != is_training_form:
-        return
-    if is_training_form:
+    if _KEPT_KEY in given and module.deployed == is_training_form:
+        forms, advice = ('deploy', 'training'), 'load the checkpoint it was made from, or first'
+        if is_training_form:
+            forms, advice = ('training', 'deploy'), 'load first, then'
         raise CheckpointError(
-            'the checkpoint has the training form and this CloFormer the deploy form, nothing was '
-            'loaded into it: load first, then call switch_to_deploy()'
+            f'the checkpoint has the {forms[0]} form and this CloFormer the {forms[1]} form, '
+            f'nothing was loaded into it: {advice} call eval() and switch_to_deploy()'
         )
-    raise CheckpointError(
-        'the checkpoint has the deploy form, which cannot be trained, and this CloFormer the '
-        'training form, nothing was loaded into it: call eval() and switch_to_deploy() before '
-        'loading, or load the checkpoint it was made from'
-    )
