@@ -5,7 +5,7 @@ Everything that needs to know a data set, a pipeline, a head, an evaluator or th
 a full path and the class itself (pure-Python configs) are the same to its callers.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -157,11 +157,7 @@ class ConfigView:
         return self.cfg.get(f'{split}_dataloader') or {}
 
     def datasets(self, *splits: str) -> Iterator[DatasetEntry]:
-        """Yield the data sets of some splits, those inside of wrappers included.
-
-        Args:
-            *splits: Of `train`, `val` and `test`.
-        """
+        """Yield the data sets of some of `SPLITS`, those inside of wrappers included."""
         for split in splits:
             yield from self._leaves(
                 self.loader(split).get('dataset'), f'{split}_dataloader.dataset', split, ()
@@ -199,47 +195,31 @@ class ConfigView:
         return None
 
     def build_dataset(self, settings: Mapping[str, Any], **changes: Any) -> Any:
-        """Build a data set as the host does, whatever the default scope of this process is.
-
-        Args:
-            settings: The settings of the data set.
-            **changes: Fields to override.
-        """
+        """Build a data set as the host does, whatever the default scope of this process is."""
         with DefaultScope.overwrite_default_scope(self.host):
             return DATASETS.build({**settings, **changes})
 
     def steps(self, pipeline: Any, field: str) -> tuple[Entry, ...]:
-        """Return the transforms of a pipeline.
-
-        Args:
-            pipeline: A list of settings, or None.
-            field: Name of its field.
-        """
+        """Return the transforms of a pipeline, which is a list of settings or None."""
         return tuple(
             self.entry(step, f'{field}.{i}', 'TRANSFORMS') for i, step in _listed(pipeline)
         )
 
     def evaluators(self, *splits: str) -> Iterator[Entry]:
-        """Yield the evaluators of some splits.
-
-        Args:
-            *splits: Of `val` and `test`.
-        """
+        """Yield the evaluators of some splits, one or several each."""
         for split in splits:
             field = f'{split}_evaluator'
-            found = self.cfg.get(field) or []
+            found = self.cfg.get(field)
             if isinstance(found, Mapping):
                 yield self.entry(found, field, 'METRICS')
-            elif isinstance(found, Sequence):
-                for index, each in enumerate(found):
-                    if isinstance(each, Mapping):
-                        yield self.entry(each, f'{field}.{index}', 'METRICS')
+            for index, each in _listed(found):
+                if isinstance(each, Mapping):
+                    yield self.entry(each, f'{field}.{index}', 'METRICS')
 
     def ignored_labels(self, *splits: str) -> dict[str, int]:
-        """Return the values of label maps that mmseg's heads and evaluators leave out, by field.
+        """Return the values of label maps that mmseg leaves out, by field of what leaves them out.
 
-        Args:
-            *splits: Of `train` (the heads), `val` and `test` (the evaluators).
+        These are the heads for `train`, and the evaluators for `val` and `test`.
         """
         if self.host != 'mmseg':
             return {}
@@ -268,11 +248,7 @@ class ConfigView:
         return entry
 
     def parts(self, *classes: type) -> Iterator[Node]:
-        """Yield the settings of the model's parts of some classes, at any depth.
-
-        Args:
-            *classes: Classes of the registry `MODELS`.
-        """
+        """Yield the settings of the model's parts of some classes, at any depth."""
         for node in walk(self.cfg.get('model'), 'model'):
             if not isinstance(node.value, Mapping) or node.value.get('type') is None:
                 continue

@@ -1,6 +1,7 @@
 """Compares the numbers of classes in a config's model, preprocessor and evaluators."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from ..config import ConfigView, walk
@@ -27,16 +28,22 @@ def head_numbers(view: ConfigView) -> Iterator[Number]:
 
     Heads that do not predict the classes of the data are left out: objectness, boundaries,
     regression, pre-training, several tasks.
-
-    Args:
-        view: The config, of any host.
     """
+    decode_heads: tuple[type, ...] = ()
+    if view.host == 'mmseg':
+        # In mask classifiers such as Mask2Former, `out_channels` is the width of the features.
+        decode_heads = (import_module('mmseg.models.decode_heads.decode_head').BaseDecodeHead,)
     for field, settings in _head_parts(view):
-        if 'num_classes' in settings:
-            yield from _outputs(view, field, settings)
-        elif 'num_things_classes' in settings:
+        number = settings.get('num_classes')
+        if number is None and 'num_things_classes' in settings:
             number = settings['num_things_classes'] + settings.get('num_stuff_classes', 0)
             yield Number(f'{field}.num_things_classes + num_stuff_classes', number, number)
+        elif number is not None and view.entry(settings, field, 'MODELS').is_a(*decode_heads):
+            if (channels := settings.get('out_channels')) is not None:
+                yield Number(f'{field}.out_channels', channels, max(channels, 2))
+            yield Number(f'{field}.num_classes', number, max(number, 2))
+        elif number is not None:
+            yield Number(f'{field}.num_classes', number, number)
 
 
 def number_problems(
@@ -72,11 +79,7 @@ def number_problems(
 
 
 def ignored_label_problems(view: ConfigView) -> Iterator[Problem]:
-    """Warn of a segmentor's heads and evaluators that ignore other labels than its first head.
-
-    Args:
-        view: The config.
-    """
+    """Warn of a segmentor's heads and evaluators that ignore other labels than its first head."""
     labels = view.ignored_labels('train', 'val', 'test')
     first = next(iter(labels), '')
     for field, label in labels.items():
@@ -132,19 +135,6 @@ def _classes_of_heads(host: str | None) -> tuple[tuple[type, ...], tuple[type, .
         regression = getattr(heads, 'RegressionHead', heads.MultiTaskHead)  # Not in every version.
         return (heads.ClsHead, heads.MultiLabelClsHead), (heads.MultiTaskHead, regression)
     return (), ()
-
-
-def _outputs(view: ConfigView, field: str, settings: Mapping[str, Any]) -> Iterator[Number]:
-    number, lowest = settings['num_classes'], 0
-    if view.host == 'mmseg':
-        from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-
-        # In mask classifiers such as Mask2Former, `out_channels` is the width of the features.
-        if view.entry(settings, field, 'MODELS').is_a(BaseDecodeHead):
-            lowest, channels = 2, settings.get('out_channels')
-            if channels is not None:
-                yield Number(f'{field}.out_channels', channels, max(channels, lowest))
-    yield Number(f'{field}.num_classes', number, max(number, lowest))
 
 
 def _preprocessor_problems(

@@ -165,6 +165,9 @@ def test_a_list_from_windows(scenes, examine):
     assert 'list.txt (train_dataloader.dataset.ann_file): begins with a byte-order' in mark
     assert '2 files' in missing
     assert 'write / in place of' in missing
+    listed.write_bytes('ä'.encode('cp1252'))
+    (problem,) = examine(cfg)[1]
+    assert 'the host cannot read it (UnicodeDecodeError' in problem
     listed.write_text(''.join(names).replace('\\', '/'))
     assert examine(cfg)[1] == []
 
