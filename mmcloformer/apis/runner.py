@@ -81,12 +81,10 @@ def replace_default_hook(cfg: Config, name: str, replacement: type[Hook]) -> Non
 def guard_training(cfg: Config) -> None:
     """Add the hooks of tools/train.py: checkpoints that are never half written, an end at a loss
     that is not finite, the same random numbers and validations after resuming, and warnings of a
-    warm-up longer than the run and of a last batch too small for BatchNorm.
+    warm-up longer than the run.
     """
     replace_default_hook(cfg, 'checkpoint', AtomicCheckpointHook)
-    add_hooks(
-        cfg, 'FiniteLossHook', 'ReseedHook', 'MissedValidationHook', 'WarmUpHook', 'LastBatchHook'
-    )
+    add_hooks(cfg, 'FiniteLossHook', 'ReseedHook', 'MissedValidationHook', 'WarmUpHook')
 
 
 def use_dtype(cfg: Config, dtype: str) -> None:

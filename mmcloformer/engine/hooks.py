@@ -5,15 +5,11 @@ import time
 from typing import Any
 
 import torch
-from mmengine.dataset import DefaultSampler
-from mmengine.dist import broadcast, get_rank, get_world_size
+from mmengine.dist import broadcast, get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner, set_random_seed
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..checks.crashes import single_value_error
 from ..checks.problem import render
 from ..checks.schedule import late_warmups
 from ..compat.seeded_batches import mix_seeds
@@ -87,57 +83,6 @@ class WarmUpHook(Hook):
         for each in several:
             for warning in render(late_warmups(each, runner.max_epochs, runner.max_iters)):
                 runner.logger.warning(warning)
-
-
-@HOOKS.register_module()
-class LastBatchHook(Hook):
-    """Stop after the first iteration if BatchNorm would crash at the end of the first epoch.
-
-    A last batch of one image crashes a BatchNorm layer whose feature map is 1x1. Which layers
-    have such a map is known after one iteration.
-    """
-
-    def before_train(self, runner: Runner) -> None:
-        """Watch the layers during the first iteration, if a batch of one image is to come."""
-        self.found = False
-        self.handles: list[Any] = []
-        loader = runner.train_dataloader
-        batches = loader.batch_sampler
-        self.batch_size = getattr(batches, 'batch_size', None) or 1
-        single = (
-            loader.sampler.__class__ is DefaultSampler
-            and self.batch_size > 1
-            and len(loader.sampler) % self.batch_size == 1
-            and not getattr(batches, 'drop_last', False)
-            and len(loader.sampler) < runner.max_iters * self.batch_size
-        )
-        if single:
-            self.handles = [
-                layer.register_forward_pre_hook(self._look)
-                for layer in runner.model.modules()
-                if isinstance(layer, _BatchNorm)
-                and not (isinstance(layer, nn.SyncBatchNorm) and get_world_size() > 1)
-            ]
-
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
-        """Stop watching.
-
-        Raises:
-            ConfigError: If a layer had one value per channel and image.
-        """
-        for handle in self.handles:
-            handle.remove()
-        self.handles = []
-        if self.found:
-            raise single_value_error(self.batch_size, last=True)
-
-    def _look(self, layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        images, channels = inputs[0].shape[:2]
-        batches = images == self.batch_size  # Not the boxes of a second stage.
-        single = batches and inputs[0].numel() == images * channels
-        self.found = self.found or (layer.training and single)
 
 
 @HOOKS.register_module()

@@ -8,12 +8,10 @@ import pytest
 import torch
 from mmcv.cnn.bricks import DropPath
 from mmengine.dist import broadcast, sync_random_seed
-from torch import nn
 
 from mmcloformer.checkpoint import read_checkpoint
-from mmcloformer.compat.seeded_batches import seed_batches
 from mmcloformer.engine.hooks import ReseedHook
-from mmcloformer.errors import ConfigError, DivergenceError
+from mmcloformer.errors import DivergenceError
 from tests.processes import run_in_group
 from tests.toy import Toy, toy_runner, train
 
@@ -66,35 +64,6 @@ def test_a_warm_up_longer_than_the_run_is_logged(tmp_path, end, warned):
     (log,) = tmp_path.glob('*/*.log')
     words = 'WARNING - param_scheduler.0: the warm-up'
     assert (words in log.read_text()) == warned
-
-
-class Pooled(Toy):
-    """Its BatchNorm has one value per channel and image."""
-
-    def __init__(self):
-        super().__init__()
-        self.norm = nn.BatchNorm1d(4)
-
-    def forward(self, inputs, target, mode='tensor'):
-        return super().forward(self.norm(inputs), target, mode)
-
-
-@pytest.mark.parametrize('reseeded', [False, True])
-def test_a_last_batch_of_one_image_stops_after_the_first_iteration(tmp_path, reseeded):
-    runner = toy_runner(
-        tmp_path, model=Pooled(), batch_size=3, custom_hooks=[dict(type='LastBatchHook')]
-    )
-    if reseeded:
-        seed_batches(runner)
-    with pytest.raises(ConfigError, match=r'last batch .*batch_size is 3.*drop_last=True'):
-        runner.train()
-    assert runner.iter == 0
-
-
-@pytest.mark.parametrize(('model', 'batch_size'), [(Pooled, 2), (Toy, 3)])
-def test_other_batches_and_models_are_left_alone(tmp_path, model, batch_size):
-    train(tmp_path, 'LastBatchHook', model=model(), batch_size=batch_size)
-    assert (tmp_path / 'epoch_1.pth').is_file()
 
 
 class Noisy(Toy):
