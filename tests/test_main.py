@@ -1,4 +1,4 @@
-"""`python -m mmcloformer`, with the tools of the hosts in processes of their own."""
+"""`python -m mmcloformer`. The hosts' other tools run in one process in test_host_tools.py."""
 
 import json
 import os
@@ -14,76 +14,30 @@ from mmcloformer.apis.config import build_model
 from mmcloformer.errors import UserError
 from tests.conftest import ROOT
 
-DETECTOR, SEGMENTOR, CLASSIFIER = (
-    'retinanet_cloformer_xxs_shapes',
-    'semantic-fpn_cloformer_xxs_shapes',
-    'cloformer_xxs_shapes',
-)
 CONFIG = """
-_base_ = '{root}/configs/demo/{name}.py'
-train_dataloader = dict(
-    num_workers=0, persistent_workers=False, dataset=dict(data_root='{data}/', indices=2)
-)
+_base_ = '{root}/configs/demo/retinanet_cloformer_xxs_shapes.py'
 test_dataloader = dict(
     num_workers=0, persistent_workers=False, dataset=dict(data_root='{data}/', indices=2)
 )
-val_dataloader = val_cfg = val_evaluator = None
-work_dir = 'work'
+test_evaluator = dict(ann_file='{data}/annotations/instances_val2017.json')
+model = dict(test_cfg=dict(score_thr=0.0))
 """
 
 
-def run(*args, cwd, code=0):
+def test_a_tool_of_mmdet_in_a_process(shapes, tmp_path):
+    config, weights = tmp_path / 'config.py', tmp_path / 'weights.pth'
+    config.write_text(CONFIG.format(root=ROOT, data=shapes / 'coco'))
+    torch.save(dict(state_dict=build_model(Config.fromfile(config)).state_dict()), weights)
     done = subprocess.run(
-        [sys.executable, '-m', 'mmcloformer', *map(str, args)],
-        cwd=cwd,
+        [sys.executable, '-m', 'mmcloformer', 'mmdet::test.py', config, weights],
+        cwd=tmp_path,
         env=os.environ | dict(PYTHONPATH=str(ROOT), OMP_WAIT_POLICY='PASSIVE'),
         capture_output=True,
         text=True,
     )
     output = done.stdout + done.stderr
-    assert done.returncode == code, output[-3000:]
-    return output
-
-
-@pytest.fixture(scope='module')
-def prepare(shapes, tmp_path_factory):
-    """Return a function that writes the config of a demo and the weights of its model."""
-
-    def prepare(name, layout, more=''):
-        folder = tmp_path_factory.mktemp(name)
-        text = CONFIG.format(root=ROOT, name=name, data=shapes / layout)
-        (folder / 'config.py').write_text(text + more.format(data=shapes / layout))
-        model = build_model(Config.fromfile(folder / 'config.py'))
-        torch.save(dict(state_dict=model.state_dict()), folder / 'weights.pth')
-        return folder
-
-    return prepare
-
-
-def test_a_tool_of_mmdet(prepare):
-    """Its other tools run in one process in test_host_tools.py."""
-    folder = prepare(
-        DETECTOR,
-        'coco',
-        "test_evaluator = dict(ann_file='{data}/annotations/instances_val2017.json')\n"
-        'model = dict(test_cfg=dict(score_thr=0.0))\n',
-    )
-    output = run('mmdet::test.py', 'config.py', 'weights.pth', cwd=folder)
+    assert done.returncode == 0, output[-3000:]
     assert 'coco/bbox_mAP:' in output
-
-
-@pytest.mark.slow
-def test_a_tool_of_mmseg(prepare):
-    folder = prepare(SEGMENTOR, 'ade20k')
-    output = run('mmseg::test.py', 'config.py', 'weights.pth', cwd=folder)
-    assert 'mIoU:' in output
-
-
-@pytest.mark.slow
-def test_a_tool_of_mmpretrain(prepare):
-    folder = prepare(CLASSIFIER, 'imagenet')
-    output = run('mmpretrain::test.py', 'config.py', 'weights.pth', cwd=folder)
-    assert 'accuracy/top1:' in output
 
 
 SCRIPT = """
