@@ -6,7 +6,6 @@ its object. A polygon with a NaN or a very distant corner exhausts the memory.
 """
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,42 +18,31 @@ _FARTHEST = 1e6
 _REMEDY = 'correct or remove it'
 
 
-def run_length_fault(mask: Mapping[str, Any], height: int, width: int) -> Fault | None:
-    """Return what is wrong with a run-length mask.
+def mask_fault(mask: Any, height: int, width: int) -> Fault | None:
+    """Return why a mask cannot be decoded, or None; also for other forms, which a loader ignores.
 
     Args:
-        mask: `size` and `counts`, compressed or not.
+        mask: The `segmentation` of an annotation.
         height: Height of the image.
         width: Width of the image.
     """
-    if list(mask['size']) != [height, width]:
-        return Fault(
-            f'its mask is {mask["size"]} high and wide, the image {[height, width]}', _REMEDY
-        )
-    counts = mask['counts']
-    if not isinstance(counts, (list, str)):
-        return Fault(f'its mask has no run lengths, but {counts!r}', _REMEDY)
-    total = sum(counts if isinstance(counts, list) else _decompress(counts))
-    if total != height * width:
-        return Fault(f"its mask's run lengths cover {total} of {height * width} pixels", _REMEDY)
-    return None
-
-
-def polygon_fault(polygons: Sequence[Any]) -> Fault | None:
-    """Return which corner of a polygon mask cannot be drawn.
-
-    Args:
-        polygons: Polygons of the mask, each a list x1, y1, x2, y2, ...; other values are ignored.
-    """
-    for polygon in polygons:
-        for number in polygon if isinstance(polygon, list) else []:
+    if _is_run_lengths(mask):
+        size, counts = mask['size'], mask['counts']
+        total = sum(counts if isinstance(counts, list) else _decompress(counts))
+        if list(size) != [height, width]:
+            return Fault(f'its mask is {size} high and wide, the image {[height, width]}', _REMEDY)
+        if total != height * width:
+            found = f"its mask's run lengths cover {total} of {height * width} pixels"
+            return Fault(found, _REMEDY)
+    for polygon in mask if isinstance(mask, list) else ():
+        for number in polygon if isinstance(polygon, list) else ():
             if not (isinstance(number, (int, float)) and -_FARTHEST < number < _FARTHEST):
                 return Fault(f'its mask has a corner at {number!r}', _REMEDY)
     return None
 
 
 def scored_mask_fault(mask: Any, height: int, width: int) -> Fault | None:
-    """Return why an evaluation cannot use a mask.
+    """Return why an evaluation cannot use a mask, or None.
 
     Args:
         mask: The `segmentation` of an annotation.
@@ -62,13 +50,11 @@ def scored_mask_fault(mask: Any, height: int, width: int) -> Fault | None:
         width: Width of the image.
     """
     if isinstance(mask, list) and mask:
-        whole = isinstance(mask[0], list) and len(mask[0]) > 4
-        if not whole:
+        if not (isinstance(mask[0], list) and len(mask[0]) > 4):
             return Fault('its mask is not a list of polygons of three points or more', _REMEDY)
-        return polygon_fault(mask)
-    if not isinstance(mask, dict) or 'size' not in mask or 'counts' not in mask:
+    elif not _is_run_lengths(mask):
         return Fault('it has no mask (segmentation)', _REMEDY)
-    return run_length_fault(mask, height, width)
+    return mask_fault(mask, height, width)
 
 
 def mask_extent(mask: Any, height: float, width: float) -> tuple[float, ...] | None:
@@ -82,15 +68,17 @@ def mask_extent(mask: Any, height: float, width: float) -> tuple[float, ...] | N
     if math.isnan(height) or scored_mask_fault(mask, int(height), int(width)):
         return None
     if isinstance(mask, list):
-        points = [point for each in mask if isinstance(each, list) for point in each]
-        if any(len(each) % 2 for each in mask):
-            return None
-        xs, ys = points[::2], points[1::2]
-        return min(xs), min(ys), max(xs), max(ys)
+        parts = [each for each in mask if isinstance(each, list) and len(each) % 2 == 0]
+        points = np.reshape([number for each in parts for number in each], (-1, 2))
+        return (*points.min(axis=0), *points.max(axis=0)) if len(points) else None
     if isinstance(mask['counts'], list):
         mask = coco_mask.frPyObjects(mask, int(height), int(width))
     x, y, w, h = np.asarray(coco_mask.toBbox(mask), float)
     return (x, y, x + w, y + h) if w * h else None
+
+
+def _is_run_lengths(mask: Any) -> bool:
+    return isinstance(mask, dict) and 'size' in mask and isinstance(mask.get('counts'), (list, str))
 
 
 def _decompress(text: str) -> list[int]:

@@ -17,7 +17,7 @@ from PIL import ExifTags, Image
 
 from .image import decode, error_text, file_problem, unreadable_reason
 from .labels import SIZE_REMEDY, blurred_fault, class_counts, class_fault, label_map_fault
-from .masks import polygon_fault, run_length_fault
+from .masks import mask_fault
 from .problem import Fault, Problem
 
 
@@ -147,18 +147,10 @@ def _loading_fault(file: str, content: bytes | Exception, error: Exception) -> F
 
 def _mask_fault(info: Mapping[str, Any]) -> Fault | None:
     for instance in info.get('instances', []):
-        fault, mask = None, instance.get('mask')
+        mask = instance.get('mask')
+        fault = mask_fault(mask, *info['ori_shape'])
         if mask is None:
             fault = Fault('it has no mask', 'add the segmentation, or remove the object')
-        # The host itself ignores masks of other forms.
-        elif isinstance(mask, list):
-            fault = polygon_fault(mask)
-        elif (
-            isinstance(mask, dict)
-            and 'size' in mask
-            and isinstance(mask.get('counts'), (list, str))
-        ):
-            fault = run_length_fault(mask, *info['ori_shape'])
         if fault:
             where = f'its object with the box (x1, y1, x2, y2) {instance["bbox"]}'
             return Fault(f'{where}: {fault.found}', fault.remedy)

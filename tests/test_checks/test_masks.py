@@ -8,7 +8,7 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from mmcloformer.checks.masks import polygon_fault, run_length_fault, scored_mask_fault
+from mmcloformer.checks.masks import mask_extent, mask_fault, scored_mask_fault
 
 
 def compressed(mask):
@@ -18,16 +18,12 @@ def compressed(mask):
 
 @pytest.mark.parametrize('size', [(1, 1), (7, 5), (300, 200)])
 @pytest.mark.parametrize('share', [0, 1e-4, 0.1, 0.5, 1])
-def test_whole_run_lengths_add_up(size, share):
-    mask = np.random.RandomState(0).rand(*size) < share
-    assert run_length_fault(compressed(mask), *size) is None
-
-
-def test_run_lengths_cut_anywhere_do_not():
-    whole = compressed(np.random.RandomState(0).rand(20, 30) < 0.5)
-    for kept in range(len(whole['counts'])):
+def test_run_lengths_add_up_unless_they_are_cut(size, share):
+    whole = compressed(np.random.RandomState(0).rand(*size) < share)
+    assert mask_fault(whole, *size) is None
+    for kept in range(0, len(whole['counts']), 97):
         cut = whole | dict(counts=whole['counts'][:kept])
-        assert 'of 600 pixels' in run_length_fault(cut, 20, 30).found
+        assert f'of {size[0] * size[1]} pixels' in mask_fault(cut, *size).found
 
 
 def test_masks_that_pycocotools_scores(real_data):
@@ -65,15 +61,23 @@ def drawn(polygon):
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize('number', [math.nan, -math.inf, 1e300])
+@pytest.mark.parametrize('number', [math.nan, -math.inf, 1e300, 9e5])
 def test_polygons_that_take_all_memory(number):
-    polygon = [5, 5, 9, number, 9, 9]
-    assert 'has a corner at' in polygon_fault([polygon]).found
-    assert scored_mask_fault([polygon], 9, 9)
-    assert not drawn(polygon)
+    polygon = [-9e5, 5, 9, number, 9, 9]
+    fault = mask_fault([polygon], 9, 9)
+    assert fault == scored_mask_fault([polygon], 9, 9)
+    assert drawn(polygon) == (fault is None) == (number == 9e5)
 
 
-def test_a_corner_outside_is_drawn():
-    polygon = [-9e5, 5, 9, 9e5, 9, 9]
-    assert polygon_fault([polygon]) is None
-    assert drawn(polygon)
+@pytest.mark.parametrize(
+    ('mask', 'extent'),
+    [
+        ([[1, 2, 5, 2, 5, 9], [7, 3, 8, 3, 8, 4]], (1, 2, 8, 9)),
+        ([[1, 2, 5, 2, 5, 9], 7, [1, 2, 3]], (1, 2, 5, 9)),
+        ([[1, 2, 5, 2, 5, 9, 4]], None),
+        (dict(size=[9, 9], counts=[20, 3, 6, 3, 49]), (2, 2, 4, 5)),
+        (dict(size=[9, 9], counts=[81]), None),
+    ],
+)
+def test_the_extent_of_a_mask(mask, extent):
+    assert mask_extent(mask, 9, 9) == extent
