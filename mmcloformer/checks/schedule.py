@@ -76,10 +76,15 @@ def schedule_problems(view: ConfigView, samples: int | None) -> Iterator[Problem
     )
     max_epochs = loop.get('max_epochs') or 1
     max_iters = loop.get('max_iters') or max_epochs * length
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    default_args = dict(optimizer=optimizer, epoch_length=length)
     built = []
     for index, setting in enumerate(schedulers):
+        end = max_epochs if setting.get('by_epoch', True) else max_iters
         try:
-            built.append(_build(setting, max_epochs, max_iters, length))
+            built.append(
+                PARAM_SCHEDULERS.build(dict(end=end) | dict(setting), default_args=default_args)
+            )
         except Exception as error:  # Whatever else is wrong with it, the host reports.
             built.append(None)
             if NEVER_STARTS in str(error):
@@ -124,16 +129,6 @@ def _epoch_samples(view: ConfigView, dataset: Any, samples: int | None) -> int |
     parts = wrapper.settings.get('datasets') or []
     plain = not any('dataset' in each or 'datasets' in each for each in parts)
     return samples if inner is None and plain else None
-
-
-def _build(setting: Mapping[str, Any], max_epochs: int, max_iters: int, length: int) -> Any:
-    """Build a scheduler as the Runner does, for an optimizer of its own."""
-    settings = dict(setting)
-    settings.setdefault('end', max_epochs if settings.get('by_epoch', True) else max_iters)
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    return PARAM_SCHEDULERS.build(
-        settings, default_args=dict(optimizer=optimizer, epoch_length=length)
-    )
 
 
 def _raises_rate(scheduler: Any) -> bool:
