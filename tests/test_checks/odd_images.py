@@ -54,13 +54,6 @@ def png(*parts, bad=None):
     return content
 
 
-def huge(side):
-    """A black PNG in 1 bit."""
-    packer = zlib.compressobj(1)
-    rows = b''.join(packer.compress(bytes(side // 8 + 1)) for _ in range(side)) + packer.flush()
-    return png((b'IHDR', header(side, side)), (b'IDAT', rows), (b'IEND', b''))
-
-
 HEADER, *PIXELS, END = chunks(photo())
 GREY = [*chunks(photo(mode='L'))]
 PALETTE = [*chunks(photo(mode='P'))]

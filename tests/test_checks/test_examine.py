@@ -4,7 +4,7 @@ import json
 import math
 import os
 import shutil
-import xml.etree.ElementTree as ET
+from collections import defaultdict
 
 import pytest
 from mmengine.config import Config
@@ -13,6 +13,8 @@ from mmcloformer.checks.examine import check_dataset
 from mmcloformer.errors import ConfigError, DataError
 from tests.conftest import ROOT
 from tests.spelling import spell
+
+from .conftest import coco_file
 
 
 @pytest.fixture
@@ -108,10 +110,12 @@ def test_wrapped_data_sets_are_examined_leaf_by_leaf(detector, examine, shapes):
 def test_a_test_split_of_its_own_is_examined(detector, examine):
     cfg, root = detector
     cfg.test_dataloader.dataset.indices = 2
+    cfg.model.bbox_head.num_classes = 3
     (root / 'val2017' / '000000000001.png').write_bytes(b'')
     samples, problems, _ = examine(cfg)
     assert samples == dict(train=8, val=4, test=2)
-    assert len(problems) == 2
+    assert len(problems) == 3
+    assert problems[0].startswith('model.bbox_head.num_classes: ')
 
 
 def test_a_corner_that_would_take_all_memory_is_not_drawn(scenes, examine, rewrite):
@@ -123,9 +127,13 @@ def test_a_corner_that_would_take_all_memory_is_not_drawn(scenes, examine, rewri
     assert 'its mask has a corner at nan' in problem
 
 
-def test_a_negative_number_of_processes(detector):
+def test_what_cannot_be_examined(detector):
+    cfg, root = detector
     with pytest.raises(ConfigError, match='workers is -1; give'):
-        check_dataset(detector[0], workers=-1)
+        check_dataset(cfg, workers=-1)
+    shutil.rmtree(root / 'val2017')
+    with pytest.raises(DataError, match='data not found'):
+        check_dataset(cfg, workers=0)
 
 
 def test_a_set_that_cannot_be_built_does_not_hide_the_next(detector, examine):
@@ -135,20 +143,6 @@ def test_a_set_that_cannot_be_built_does_not_hide_the_next(detector, examine):
     first, second = examine(cfg)[1]
     assert "not in COCO's format" in first
     assert 'is not an image' in second
-
-
-def test_classes_that_do_not_fit_are_listed_too(detector):
-    cfg, _ = detector
-    cfg.model.bbox_head.num_classes = 3
-    (problem,) = check_dataset(cfg, workers=0).problems
-    assert problem.field == 'model.bbox_head.num_classes'
-
-
-def test_data_that_are_not_there(detector):
-    cfg, root = detector
-    shutil.rmtree(root / 'val2017')
-    with pytest.raises(DataError, match='data not found'):
-        check_dataset(cfg, workers=0)
 
 
 def test_a_list_from_windows(scenes, examine):
@@ -183,71 +177,62 @@ def test_a_worker_that_is_killed(detector, monkeypatch):
 
 @pytest.fixture
 def voc(detector):
-    """The scenes as Pascal VOC."""
+    """The scenes as Pascal VOC; return the config and a function that sets the classes."""
     cfg, root = detector
+    (root / 'Annotations').mkdir()
+    (root / 'JPEGImages').mkdir()
     for split in ('train', 'val'):
-        content = json.loads((root / f'annotations/instances_{split}2017.json').read_text())
+        content = json.loads(coco_file(root, split).read_text())
         names = {each['id']: each['name'] for each in content['categories']}
-        for image in content['images']:
-            stem = f'{split}_{image["id"]}'
-            page = ET.Element('annotation')
-            size = ET.SubElement(page, 'size')
-            for side in ('width', 'height'):
-                ET.SubElement(size, side).text = str(image[side])
-            for each in content['annotations']:
-                if each['image_id'] == image['id']:
-                    thing = ET.SubElement(page, 'object')
-                    ET.SubElement(thing, 'name').text = names[each['category_id']]
-                    box = ET.SubElement(thing, 'bndbox')
-                    x, y, w, h = each['bbox']
-                    for key, value in dict(xmin=x, ymin=y, xmax=x + w, ymax=y + h).items():
-                        ET.SubElement(box, key).text = str(round(value) + 1)
-            for folder in ('Annotations', 'JPEGImages'):
-                (root / folder).mkdir(exist_ok=True)
-            ET.ElementTree(page).write(root / 'Annotations' / f'{stem}.xml')
+        objects = defaultdict(str)
+        for each in content['annotations']:
+            x, y, w, h = (round(value) for value in each['bbox'])
+            objects[each['image_id']] += (
+                f'<object><name>{names[each["category_id"]]}</name><bndbox><xmin>{x}</xmin>'
+                f'<ymin>{y}</ymin><xmax>{x + w}</xmax><ymax>{y + h}</ymax></bndbox></object>'
+            )
+        stems = [f'{split}_{image["id"]}' for image in content['images']]
+        (root / f'{split}.txt').write_text('\n'.join(stems))
+        for stem, image in zip(stems, content['images'], strict=True):
+            size = f'<width>{image["width"]}</width><height>{image["height"]}</height>'
+            page = f'<annotation><size>{size}</size>{objects[image["id"]]}</annotation>'
+            (root / 'Annotations' / f'{stem}.xml').write_text(page)
             source = root / f'{split}2017' / image['file_name']
             shutil.copy(source, root / 'JPEGImages' / f'{stem}.jpg')
-            with (root / f'{split}.txt').open('a') as listing:
-                listing.write(f'{stem}\n')
-        dataset = cfg[f'{split}_dataloader'].dataset
-        dataset.update(
+        cfg[f'{split}_dataloader'].dataset.update(
             type='XMLDataset', ann_file=f'{split}.txt', data_prefix=dict(sub_data_root='')
         )
     cfg.val_evaluator = cfg.test_evaluator = dict(type='VOCMetric')
-    cfg.test_dataloader = cfg.val_dataloader
-    return cfg, root
+
+    def set_classes(*classes):
+        for split in ('train', 'val'):
+            cfg[f'{split}_dataloader'].dataset.metainfo.classes = classes
+        cfg.test_dataloader = cfg.val_dataloader
+
+    set_classes('ring', 'square', 'star', 'triangle')
+    return cfg, set_classes
 
 
-def test_xml_files_are_good(voc, examine):
-    cfg, _ = voc
+def test_classes_of_xml_files(voc, examine):
+    cfg, set_classes = voc
     samples, problems, _ = examine(cfg)
     assert (samples, problems) == (dict(train=8, val=4), [])
-
-
-@pytest.mark.parametrize('filters', [None, dict(filter_empty_gt=True, min_size=32)])
-def test_no_class_of_xml_files_is_known(voc, filters):
-    cfg, _ = voc
-    classes = ('Ring', 'Square', 'Star', 'Triangle')
-    cfg.train_dataloader.dataset.metainfo.classes = classes
-    cfg.val_dataloader.dataset.metainfo.classes = classes
-    cfg.train_dataloader.dataset.filter_cfg = filters
-    problems = check_dataset(cfg, workers=0).problems
-    assert [each.field for each in problems] == [
-        'train_dataloader.dataset',
-        'val_dataloader.dataset',
-    ]
-    for problem in problems:
-        assert 'Ring' in problem.found
-        assert 'ring' in problem.found
-        assert 'width' not in problem.remedy
-
-
-def test_a_misspelt_class_of_xml_files(voc, examine):
-    cfg, _ = voc
-    classes = ('ring', 'square', 'stars', 'triangle')
-    cfg.train_dataloader.dataset.metainfo.classes = classes
-    cfg.val_dataloader.dataset.metainfo.classes = classes
+    set_classes('ring', 'square', 'stars', 'triangle')
     _, problems, warnings = examine(cfg)
     assert not problems
     (warning,) = [each for each in warnings if each.startswith('train') and 'stars' in each]
     assert 'annotations of star are dropped' in warning
+
+
+@pytest.mark.parametrize('filters', [None, dict(filter_empty_gt=True, min_size=32)])
+def test_no_class_of_xml_files_is_known(voc, filters):
+    cfg, set_classes = voc
+    set_classes('Ring', 'Square', 'Star', 'Triangle')
+    cfg.train_dataloader.dataset.filter_cfg = filters
+    problems = check_dataset(cfg, workers=0).problems
+    fields = ['train_dataloader.dataset', 'val_dataloader.dataset']
+    assert [each.field for each in problems] == fields
+    for problem in problems:
+        assert 'Ring' in problem.found
+        assert 'ring' in problem.found
+        assert 'width' not in problem.remedy
