@@ -34,10 +34,6 @@ def _split_config_path_or_ours(path: str) -> tuple[str, str]:
     return _split_config_path(path)
 
 
-_CONFIG_PATHS = {
-    'mmengine.config.config._get_package_and_cfg_path': _split_config_path_or_ours,
-    'mmengine.hub.hub._get_package_and_cfg_path': _split_config_path_or_ours,
-}
 _LOADERS = (
     f'{_SCHEMES}[]',
     f'{_SCHEMES}[http://]',
@@ -59,8 +55,6 @@ _SAFE_LOADERS = {
         )
     },
 }
-_BACKENDS = {f'mmengine.fileio.backends.backends[{BACKEND}]': WholeFilesBackend}
-_SHIPPED_WEIGHTS = {f'{_SCHEMES}[{shipped.SCHEME}]': shipped.load_from_package}
 
 SAFE_LOADING = Patch(
     name='safe loading',
@@ -97,18 +91,21 @@ PATCHES = [
             "Let `_base_ = 'mmcloformer::NAME.py'` find the configs installed with this package. "
             'mmengine accepts only the names of its own packages, and only configs in folders.'
         ),
-        replacements=_CONFIG_PATHS.items,
+        replacements={
+            'mmengine.config.config._get_package_and_cfg_path': _split_config_path_or_ours,
+            'mmengine.hub.hub._get_package_and_cfg_path': _split_config_path_or_ours,
+        }.items,
     ),
     SAFE_LOADING,
     Patch(
         name='shipped weights',
         why="Let mmengine load 'mmcloformer://NAME', the weights installed with this package.",
-        replacements=_SHIPPED_WEIGHTS.items,
+        replacements={f'{_SCHEMES}[{shipped.SCHEME}]': shipped.load_from_package}.items,
     ),
     Patch(
         name='whole files',
         why='Let `AtomicCheckpointHook` name the storage backend through which it saves.',
-        replacements=_BACKENDS.items,
+        replacements={f'mmengine.fileio.backends.backends[{BACKEND}]': WholeFilesBackend}.items,
     ),
 ]
 """Patches in the order in which `import mmcloformer` applies them.

@@ -1,5 +1,7 @@
+import logging
 import os
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +10,6 @@ from mmengine.config import Config
 from mmcloformer.checkpoint import read_checkpoint
 from mmcloformer.engine.resuming import resume_from_last_whole
 from mmcloformer.errors import CheckpointError
-from tests.test_engine.resuming import resume_with_warnings
 from tests.toy import toy_runner, train, validated_runner
 
 LAST = 'epoch_3.pth'
@@ -118,8 +119,22 @@ SCHEDULE = dict(type='MultiStepLR', milestones=[2])
 
 
 def resume_run(checkpoint, work_dir, /, *, epochs=3, hooks=HOOKS, **settings):
-    settings = dict(param_scheduler=SCHEDULE) | settings
-    return resume_with_warnings(checkpoint, work_dir, epochs=epochs, hooks=hooks, **settings)
+    """Resume with hooks of these types; returns the Runner and the warnings of this package."""
+    runner = toy_runner(
+        work_dir,
+        epochs=epochs,
+        resume=True,
+        load_from=str(checkpoint),
+        custom_hooks=[dict(type=hook) for hook in hooks],
+        **dict(param_scheduler=SCHEDULE) | settings,
+    )
+    warnings = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: warnings.append((Path(record.pathname).parent.name, record))
+    runner.logger.addHandler(handler)
+    runner.train()
+    text = '\n'.join(record.getMessage() for room, record in warnings if room == 'engine')
+    return runner, text
 
 
 @pytest.fixture
