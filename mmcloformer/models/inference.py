@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
+from .depthwise import DepthwiseConv2d, is_traced
 from .layers import ConvFFN
 
 # Largest hidden map of a ConvFFN in inference. glibc returns blocks of 32 MiB and more to the
@@ -19,12 +20,8 @@ class CpuConvFFN(ConvFFN):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if x.device.type != 'cpu' or torch.is_grad_enabled() or traced or not self._is_plain():
+        if x.device.type != 'cpu' or torch.is_grad_enabled() or is_traced() or not self._is_plain():
             return super().forward(x)
-        return self._infer(x)
-
-    def _infer(self, x: Tensor) -> Tensor:
         row_bytes = x.element_size() * self.fc1.out_channels * x.shape[3]
         rows = MAX_HIDDEN_BYTES // row_bytes
         if len(x) > 1 or rows >= x.shape[2]:
@@ -51,4 +48,5 @@ class CpuConvFFN(ConvFFN):
 
 
 def _is_plain_convolution(part: nn.Module) -> bool:
-    return type(part) is nn.Conv2d and not part._forward_hooks and not part._forward_pre_hooks
+    plain = type(part) in (nn.Conv2d, DepthwiseConv2d)
+    return plain and not part._forward_hooks and not part._forward_pre_hooks

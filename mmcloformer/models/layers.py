@@ -15,6 +15,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .depthwise import DepthwiseConv2d
 from .norm import GroupNorm1
 
 FFN_KERNEL = 5
@@ -75,9 +76,7 @@ class AttnConv(BaseModule):
         dims = num_heads * head_dims
         self.scale = head_dims**-0.5
         self.qkv = nn.Conv2d(embed_dims, 3 * dims, 1)
-        self.dwconv = nn.Conv2d(
-            3 * dims, 3 * dims, kernel_size, padding=kernel_size // 2, groups=3 * dims
-        )
+        self.dwconv = DepthwiseConv2d(3 * dims, kernel_size)
         self.gate = nn.Sequential(nn.Conv2d(dims, dims, 1), nn.SiLU(), nn.Conv2d(dims, dims, 1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -190,9 +189,7 @@ class ConvFFN(BaseModule):
         super().__init__()
         hidden = FFN_RATIO * embed_dims
         self.fc1 = nn.Conv2d(embed_dims, hidden, 1)
-        self.dwconv = nn.Conv2d(
-            hidden, hidden, FFN_KERNEL, stride, padding=FFN_KERNEL // 2, groups=hidden
-        )
+        self.dwconv = DepthwiseConv2d(hidden, FFN_KERNEL, stride)
         self.fc2 = nn.Conv2d(hidden, out_dims, 1)
 
     def forward(self, x: Tensor) -> Tensor:

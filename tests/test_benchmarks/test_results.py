@@ -35,6 +35,17 @@ def test_bfloat16():
             assert times == pytest.approx(base / rows[model, size]['median_ms'], abs=0.006)
 
 
+def test_training_on_a_cpu():
+    rows = [r for name in ('224', 'small') for r in load(f'training-cpu-{name}')['rows']]
+    ms = {(r['model'], r['mode'], r['size'], r['batch']): r['median_ms'] for r in rows}
+    for model, mode, *setting in ms:
+        if (model, mode) == (LITERAL, 'training'):
+            size, batch = setting
+            literal, ours = (ms[name, mode, size, batch] for name in (LITERAL, 'training form'))
+            cells = f'{literal:.0f} | {ours:.0f} | {literal / ours:.2f}'
+            assert f'| {size}, batch {batch} | {cells} |' in PAGE
+
+
 def test_a_gpu():
     rows = [r for name in ('cuda-800x1280', 'cuda-224') for r in load(name)['rows']]
     measured = {(r['model'], r['mode'], r['size'], r['batch']): r for r in rows}
