@@ -5,7 +5,6 @@ The class of an object is its shape alone; colour, texture, size, rotation and l
 
 import colorsys
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -131,24 +130,6 @@ def make_scene(index: int, split: str = 'train', size: int = 128, seed: int = 0)
     image = np.rint(np.clip(canvas, 0, 1) * 255).astype(np.uint8)
     instances = tuple(Instance(label, owner == i) for i, label in enumerate(labels))
     return Scene(image, instances)
-
-
-def make_scenes(
-    count: int, split: str = 'train', size: int = 128, seed: int = 0
-) -> Iterator[Scene]:
-    """Make the first `count` scenes of a split, one at a time; see `make_scene`.
-
-    Args:
-        count: Number of scenes.
-        split: One of `SPLITS`.
-        size: Height and width of the images in pixels.
-        seed: Seed of the whole data set.
-
-    Yields:
-        The scenes of index 0 to `count` - 1.
-    """
-    for index in range(count):
-        yield make_scene(index, split, size, seed)
 
 
 def _place(

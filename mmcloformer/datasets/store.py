@@ -11,12 +11,10 @@ from rich.progress import track
 
 from ..errors import ConfigError, DataError
 from .layouts import LAYOUTS
-from .shapes import CLASSES, SPLITS, VERSION, make_scene, make_scenes
+from .shapes import CLASSES, SPLITS, VERSION, make_scene
 
 MARKER = '.mmcloformer-shapes.json'
 _STAGING = '.mmcloformer-shapes.partial'
-
-_SceneCounts = dict[str, dict[str, int]]
 
 
 @dataclass(frozen=True)
@@ -24,14 +22,12 @@ class Report:
     """Contents of a data set and what was written.
 
     Attributes:
-        root: Top folder of the data set.
         written: Layouts written by this call; empty when all existed.
         counts: Number of objects by split and class.
     """
 
-    root: Path
     written: tuple[str, ...]
-    counts: _SceneCounts
+    counts: dict[str, dict[str, int]]
 
 
 def write_shapes(
@@ -91,11 +87,18 @@ def write_shapes(
         )
     todo = [name for name in wanted if name not in present]
     if saved is not None and not todo:
-        return Report(root, (), saved['counts'])
+        return Report((), saved['counts'])
     shutil.rmtree(staging, ignore_errors=True)  # left by a killed call
     staging.mkdir(parents=True)
     try:
-        counts = _write(staging, todo, {'train': num_train, 'val': num_val}, size, seed)
+        counts: dict[str, dict[str, int]] = {}
+        for split, number in zip(SPLITS, (num_train, num_val), strict=True):
+            drawn = track(range(number), f'Drawing {split} scenes')
+            scenes = [make_scene(index, split, size, seed) for index in drawn]
+            labels = Counter(instance.label for scene in scenes for instance in scene.instances)
+            counts[split] = {name: labels[label] for label, name in enumerate(CLASSES)}
+            for name in todo:
+                LAYOUTS[name](staging / name, split, scenes)
         content = json.dumps(dict(recipe=recipe, counts=counts), indent=2, sort_keys=True)
         (staging / MARKER).write_text(content + '\n')
         (staging / MARKER).replace(marker)
@@ -103,22 +106,4 @@ def write_shapes(
             (staging / name).rename(root / name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return Report(root, tuple(todo), counts)
-
-
-def _write(
-    staging: Path, layouts: list[str], numbers: dict[str, int], size: int, seed: int
-) -> _SceneCounts:
-    counts: _SceneCounts = {}
-    for split in SPLITS:
-        writers = [LAYOUTS[name](staging / name, split) for name in layouts]
-        found: Counter[str] = Counter()
-        scenes = make_scenes(numbers[split], split, size, seed)
-        for scene in track(scenes, f'Drawing {split} scenes', total=numbers[split]):
-            found.update(CLASSES[instance.label] for instance in scene.instances)
-            for writer in writers:
-                writer.add(scene)
-        for writer in writers:
-            writer.close()
-        counts[split] = {name: found[name] for name in CLASSES}
-    return counts
+    return Report(tuple(todo), counts)

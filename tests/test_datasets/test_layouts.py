@@ -6,14 +6,14 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mmcloformer.datasets.layouts import LAYOUTS, ImageNetWriter
+from mmcloformer.datasets.layouts import LAYOUTS, write_imagenet
 from mmcloformer.datasets.shapes import (
     CLASSES,
     METAINFO,
     SEG_METAINFO,
     Instance,
     Scene,
-    make_scenes,
+    make_scene,
 )
 
 COUNT = 8
@@ -21,19 +21,18 @@ COUNT = 8
 
 @pytest.fixture(scope='module')
 def scenes():
-    return {split: list(make_scenes(COUNT, split)) for split in ('train', 'val')}
+    return {
+        split: [make_scene(index, split) for index in range(COUNT)] for split in ('train', 'val')
+    }
 
 
 @pytest.fixture(scope='module')
 def root(scenes, tmp_path_factory):
     """Folder with every layout in a folder of its name."""
     root = tmp_path_factory.mktemp('shapes')
-    for layout, writer_class in LAYOUTS.items():
+    for layout, write in LAYOUTS.items():
         for split in scenes:
-            writer = writer_class(root / layout, split)
-            for scene in scenes[split]:
-                writer.add(scene)
-            writer.close()
+            write(root / layout, split, scenes[split])
     return root
 
 
@@ -74,15 +73,19 @@ def test_mmdet_reads_what_was_drawn(root, scenes, split):
         assert np.array_equal(sample['gt_masks'].masks, [i.mask for i in scene.instances])
 
 
-@pytest.mark.parametrize('dataset_name', ['ADE20KDataset', 'BaseSegDataset'])
-@pytest.mark.parametrize(('split', 'folder'), [('train', 'training'), ('val', 'validation')])
-def test_mmseg_reads_what_was_drawn(root, scenes, dataset_name, split, folder):
+# ADE20KDataset takes no other classes than its own; the labels are the same either way.
+@pytest.mark.parametrize(
+    ('split', 'folder', 'dataset_name', 'metainfo'),
+    [
+        ('train', 'training', 'ADE20KDataset', None),
+        ('val', 'validation', 'BaseSegDataset', SEG_METAINFO),
+    ],
+)
+def test_mmseg_reads_what_was_drawn(root, scenes, split, folder, dataset_name, metainfo):
     from mmcv.transforms import LoadImageFromFile
     from mmseg import datasets
     from mmseg.datasets.transforms import LoadAnnotations
 
-    # ADE20KDataset takes no other classes than its own; the labels are the same either way.
-    metainfo = SEG_METAINFO if dataset_name == 'BaseSegDataset' else None
     dataset = getattr(datasets, dataset_name)(
         data_root=str(root / 'ade20k'),
         data_prefix={'img_path': f'images/{folder}', 'seg_map_path': f'annotations/{folder}'},
@@ -116,19 +119,9 @@ def test_mmpretrain_reads_what_was_written(root, scenes, split):
             assert image.width == image.height <= 128
 
 
-def test_a_class_without_images_keeps_its_number(tmp_path):
+def test_crops_show_the_object_they_are_named_after(tmp_path):
     from mmpretrain.datasets import ImageNet
 
-    mask = np.zeros((128, 128), bool)
-    mask[40:80, 40:80] = True
-    writer = ImageNetWriter(tmp_path, 'train')
-    writer.add(Scene(np.zeros((128, 128, 3), np.uint8), (Instance(2, mask),)))
-    writer.close()
-    dataset = ImageNet(data_root=str(tmp_path), split='train', metainfo=METAINFO)
-    assert [dataset.get_data_info(i)['gt_label'] for i in range(len(dataset))] == [2]
-
-
-def test_crops_show_the_object_they_are_named_after(tmp_path):
     big, small, far = (np.zeros((128, 128), bool) for _ in range(3))
     small[42:46, 30:60] = small[30:60, 42:46] = True  # fills less of its box than
     big[20:70, 0:70] = ~small[20:70, 0:70]
@@ -136,14 +129,16 @@ def test_crops_show_the_object_they_are_named_after(tmp_path):
     image = np.zeros((128, 128, 3), np.uint8)
     for mask, grey in ((big, 80), (small, 160), (far, 240)):
         image[mask] = grey
-    writer = ImageNetWriter(tmp_path, 'val')
-    writer.add(Scene(image, (Instance(1, big), Instance(0, small), Instance(3, far))))
-    writer.close()
+    scene = Scene(image, (Instance(1, big), Instance(0, small), Instance(3, far)))
+    write_imagenet(tmp_path, 'val', [scene])
 
-    crops = {path.parent.name: path for path in tmp_path.rglob('*.JPEG')}
-    assert set(crops) == {CLASSES[1], CLASSES[3]}
-    for name, mask, grey in ((CLASSES[1], big, 80), (CLASSES[3], far, 240)):
-        with Image.open(crops[name]) as opened:
+    # Classes without images keep their numbers.
+    dataset = ImageNet(data_root=str(tmp_path), split='val', metainfo=METAINFO)
+    crops = {info['gt_label']: info['img_path'] for info in map(dataset.get_data_info, range(2))}
+    assert len(dataset) == 2
+    assert set(crops) == {1, 3}
+    for label, mask, grey in ((1, big, 80), (3, far, 240)):
+        with Image.open(crops[label]) as opened:
             crop = np.asarray(opened.convert('L')).astype(int)
         own = np.abs(crop - grey) < 20
         assert own.sum() == pytest.approx(mask.sum(), rel=0.05)  # the object is in it as a whole

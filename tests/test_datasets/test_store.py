@@ -3,6 +3,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL.Image import Image
 
 from mmcloformer.datasets import store
 from mmcloformer.datasets.store import MARKER, write_shapes
@@ -32,49 +33,33 @@ def clean(tmp_path_factory):
     return contents(folder)
 
 
-def test_writes_every_layout_and_counts_its_objects(tmp_path):
-    report = write_shapes(tmp_path / 'new' / 'shapes', **TINY)
-    assert report.root == tmp_path / 'new' / 'shapes'
+def test_writes_every_layout_once_and_counts_its_objects(tmp_path):
+    root = tmp_path / 'new' / 'shapes'
+    report = write_shapes(root, **TINY)
     assert report.written == ('coco', 'ade20k', 'imagenet')
-    assert {path.name for path in report.root.iterdir()} == {MARKER, *report.written}
+    assert {path.name for path in root.iterdir()} == {MARKER, *report.written}
     for split in ('train', 'val'):
-        file = report.root / f'coco/annotations/instances_{split}2017.json'
-        assert sum(report.counts[split].values()) == len(
-            json.loads(file.read_text())['annotations']
-        )
-
-
-def test_up_to_date_data_are_left_alone(tmp_path):
-    first = write_shapes(tmp_path, **TINY)
-    before = snapshot(tmp_path)
-    again = write_shapes(tmp_path, **TINY)
+        labels = json.loads((root / f'coco/annotations/instances_{split}2017.json').read_text())
+        assert sum(report.counts[split].values()) == len(labels['annotations'])
+    before = snapshot(root)
+    again = write_shapes(root, **TINY)
     assert again.written == ()
-    assert again.counts == first.counts
-    assert snapshot(tmp_path) == before
+    assert again.counts == report.counts
+    assert snapshot(root) == before
 
 
-def test_another_layout_joins_the_first(tmp_path, clean):
-    write_shapes(tmp_path, ['coco'], **TINY)
-    before = snapshot(tmp_path / 'coco')
-    assert write_shapes(tmp_path, ['coco', 'imagenet'], **TINY).written == ('imagenet',)
-    assert snapshot(tmp_path / 'coco') == before
-    assert write_shapes(tmp_path, ['ade20k'], **TINY).written == ('ade20k',)
-    assert contents(tmp_path) == clean
-
-
-def test_a_deleted_layout_is_written_again(tmp_path, clean):
-    write_shapes(tmp_path, **TINY)
-    shutil.rmtree(tmp_path / 'ade20k')
-    assert write_shapes(tmp_path, **TINY).written == ('ade20k',)
-    assert contents(tmp_path) == clean
-
-
-def test_a_linked_root_is_written_through(tmp_path, clean):
-    (tmp_path / 'disk').mkdir()
-    (tmp_path / 'link').symlink_to(tmp_path / 'disk')
-    write_shapes(tmp_path / 'link', **TINY)
-    assert (tmp_path / 'link').is_symlink()
-    assert contents(tmp_path / 'disk') == clean
+def test_missing_layouts_join_the_others_also_through_a_link(tmp_path, clean):
+    disk, link = tmp_path / 'disk', tmp_path / 'link'
+    disk.mkdir()
+    link.symlink_to(disk)
+    write_shapes(link, ['coco'], **TINY)
+    before = snapshot(disk / 'coco')
+    assert write_shapes(link, ['coco', 'imagenet'], **TINY).written == ('imagenet',)
+    assert snapshot(disk / 'coco') == before
+    shutil.rmtree(disk / 'imagenet')
+    assert write_shapes(link, **TINY).written == ('ade20k', 'imagenet')
+    assert link.is_symlink()
+    assert contents(disk) == clean
 
 
 def refuses(root, match, **arguments):
@@ -84,19 +69,12 @@ def refuses(root, match, **arguments):
     assert snapshot(root.parent) == before
 
 
-def test_foreign_data_are_refused(tmp_path):
-    root = tmp_path / 'coco'
-    (root / 'annotations').mkdir(parents=True)
-    (root / 'annotations/instances_val2017.json').write_text('real')
-    refuses(root, 'coco is not empty', **TINY)
-
-
-def test_a_file_is_refused(tmp_path):
-    (tmp_path / 'file').write_text('real')
-    refuses(tmp_path / 'file', 'is a file', **TINY)
-
-
-def test_scenes_of_other_arguments_are_refused(tmp_path):
+def test_other_data_are_refused(tmp_path):
+    foreign = tmp_path / 'coco'
+    (foreign / 'annotations').mkdir(parents=True)
+    (foreign / 'annotations/instances_val2017.json').write_text('real')
+    refuses(foreign, 'coco is not empty', **TINY)
+    refuses(foreign / 'annotations/instances_val2017.json', 'is a file', **TINY)
     write_shapes(tmp_path / 'shapes', ['coco'], **TINY)
     for other in (dict(seed=5), dict(num_train=2), dict(size=65)):
         refuses(tmp_path / 'shapes', 'other arguments', **{**TINY, **other})
@@ -104,15 +82,9 @@ def test_scenes_of_other_arguments_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     'arguments',
-    [
-        {'num_train': 0},
-        {'num_val': 0},
-        {'size': 8},
-        {'seed': -1},
-        {'layouts': ['voc']},
-        {'layouts': []},
-    ],
-)
+    [dict(num_train=0), dict(num_val=0), dict(size=8), dict(seed=-1), dict(layouts=['voc']),
+     dict(layouts=[])],
+)  # fmt: skip
 def test_bad_arguments_leave_no_trace(tmp_path, arguments):
     with pytest.raises(ValueError, match=r'must|need'):
         write_shapes(tmp_path / 'shapes', **arguments)
@@ -145,15 +117,13 @@ def test_killed_at_any_step_it_leaves_only_whole_layouts(tmp_path, clean, monkey
         with monkeypatch.context() as context:
             for name in ('rename', 'replace', 'write_text'):
                 context.setattr(Path, name, counted(getattr(Path, name)))
-            for writer in store.LAYOUTS.values():
-                context.setattr(writer, 'add', counted(writer.add))
+            context.setattr(Image, 'save', counted(Image.save))
             context.setattr(store.shutil, 'rmtree', counted(shutil.rmtree))
+            killed = False
             try:
                 write_shapes(root, **TINY)
             except KilledError:
                 killed = True
-            else:
-                killed = False
         for layout in store.LAYOUTS:
             if (root / layout).exists():
                 found = {f'{layout}/{n}': data for n, data in contents(root / layout).items()}

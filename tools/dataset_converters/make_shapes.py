@@ -8,7 +8,7 @@ from PIL import Image
 
 from mmcloformer.apis.cli import exit_on_user_error
 from mmcloformer.datasets.layouts import LAYOUTS
-from mmcloformer.datasets.shapes import make_scenes
+from mmcloformer.datasets.shapes import make_scene
 from mmcloformer.datasets.sheet import contact_sheet
 from mmcloformer.datasets.store import write_shapes
 
@@ -31,13 +31,16 @@ def main() -> None:
     )
     for name in args.layouts:
         state = 'written' if name in report.written else 'up to date'
-        print(f'{report.root / name}: {state}')
+        print(f'{Path(args.root, name)}: {state}')
     for split, number in (('train', args.num_train), ('val', args.num_val)):
         found = ', '.join(f'{count} {name}' for name, count in report.counts[split].items())
         print(f'{split}: {number} scenes with {found}')
     if args.sheet:
         args.sheet.parent.mkdir(parents=True, exist_ok=True)
-        scenes = list(make_scenes(min(24, args.num_train), 'train', args.size, args.seed))
+        scenes = [
+            make_scene(index, 'train', args.size, args.seed)
+            for index in range(min(24, args.num_train))
+        ]
         Image.fromarray(contact_sheet(scenes)).save(args.sheet)
         print(f'{args.sheet}: {len(scenes)} training scenes with their ground truth')
 
