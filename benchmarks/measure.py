@@ -3,16 +3,16 @@
 import ctypes
 import re
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from statistics import median
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from .models import Step
+Step = Callable[[], Any]
 
 MEMORY = {
     'cpu': 'peak resident memory of a run above what was resident before it',
@@ -23,16 +23,15 @@ MATMUL_SIDE = 2048
 
 
 def time_interleaved(
-    steps: Mapping[str, Step], device: str, rounds: int
+    steps: Mapping[str, Step], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, str]]:
     """Time the steps in turns, so that a disturbance of the machine affects all alike.
 
-    A short step is repeated for `TURN` seconds per turn. Its first run is a warm-up and not
-    counted, as the caches and spinning threads of the previous step affect it.
+    torch's Timer first runs a step to warm up, as the caches and spinning threads of the previous
+    step affect it, then repeats it for `TURN` seconds, at least once.
 
     Args:
         steps: Runs by name, warmed up.
-        device: `'cpu'` or `'cuda'`.
         rounds: Turns of each.
 
     Returns:
@@ -44,11 +43,16 @@ def time_interleaved(
     for _ in range(rounds):
         for name in list(seconds):
             try:
-                seconds[name].append(_take_turn(steps[name], device))
+                seconds[name].append(_time(steps[name]))
             except RuntimeError as error:
                 errors[name] = str(error).splitlines()[0]
                 del seconds[name]
     return seconds, errors
+
+
+def _time(step: Step) -> float:
+    timer = Timer('step()', globals=dict(step=step), num_threads=torch.get_num_threads())
+    return timer.blocked_autorange(min_run_time=TURN).median
 
 
 def peak_memory(step: Step, device: str) -> float | None:
@@ -85,43 +89,10 @@ def count_gflop(model: nn.Module, size: tuple[int, int]) -> float:
 
 def matmul_gflops(device: str) -> float:
     """Rate of the device's own matrix product of `MATMUL_SIDE` squared, in single precision on a
-    CPU and float16 on a GPU: the best of ten runs, in GFLOP/s."""
+    CPU and float16 on a GPU: the best of ten turns, in GFLOP/s."""
     side = MATMUL_SIDE
     a = torch.randn(side, side, device=device, dtype=None if device == 'cpu' else torch.float16)
-    seconds = min(_time(lambda: a @ a, device) for _ in range(10))
-    return 2 * side**3 / seconds / 1e9
-
-
-def summary(seconds: list[float]) -> dict[str, float]:
-    """Median and fastest, in milliseconds."""
-    return dict(median_ms=round(1e3 * median(seconds), 3), fastest_ms=round(1e3 * min(seconds), 3))
-
-
-def _take_turn(step: Step, device: str) -> float:
-    runs = [_time(step, device)]
-    while sum(runs) < TURN:
-        runs.append(_time(step, device))
-    return median(runs[1:] or runs)
-
-
-def _time(step: Step, device: str) -> float:
-    return _time_cuda(step) if device == 'cuda' else _time_cpu(step)
-
-
-def _time_cpu(step: Step) -> float:
-    start = time.perf_counter()
-    step()
-    return time.perf_counter() - start
-
-
-def _time_cuda(step: Step) -> float:
-    start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-    end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-    start.record()
-    step()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end) / 1e3
+    return 2 * side**3 / min(_time(lambda: a @ a) for _ in range(10)) / 1e9
 
 
 def _resident(field: str) -> int:

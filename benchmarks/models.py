@@ -16,8 +16,7 @@ from mmcloformer.models import CloFormer
 from mmcloformer.models.deploy import HalfPrecision, cpu_has_bfloat16, switch_to_deploy
 
 from .literal import LiteralCloFormer
-
-Step = Callable[[], Any]
+from .measure import Step
 
 # Peers out of the hosts, as their users configure them for a pyramid.
 PEERS: dict[str, dict[str, Any]] = {
@@ -151,14 +150,7 @@ def config_step(path: str, setting: Setting) -> Step:
     model: Any = build_model(cfg).to(setting.device).train(setting.training)
     if not setting.training and isinstance(model.backbone, CloFormer):
         switch_to_deploy(model)
-    shape = (setting.batch, image_channels(cfg), *setting.size)
-    data: dict[str, Any] = dict(
-        inputs=list(torch.randint(0, 256, shape, dtype=torch.uint8)),
-        data_samples=[_sample(scope, setting.size) for _ in range(setting.batch)],
-    )
-    if scope == 'mmpretrain':
-        data['inputs'] = torch.stack(data['inputs'])
-    data = model.data_preprocessor(data, setting.training)
+    data = model.data_preprocessor(_batch(scope, image_channels(cfg), setting), setting.training)
 
     def loss() -> Tensor:
         return model.parse_losses(model(**data, mode='loss'))[0]
@@ -183,33 +175,27 @@ def _step(model: nn.Module, loss: Callable[[], Tensor], infer: Step, setting: Se
     return training_step if setting.training else inference
 
 
-def _sample(scope: str, size: tuple[int, int]) -> Any:
-    """Ground truth: a box, a map of the class 0, or the label 0."""
-    height, width = size
+def _batch(scope: str, channels: int, setting: Setting) -> dict[str, Any]:
+    """Random images with ground truth: an object, a map of the class 0, or the label 0."""
+    shape = (channels, *setting.size)
+    if scope == 'mmdet':
+        from mmdet.testing import demo_mm_inputs
+
+        items = [1] * setting.batch
+        data = demo_mm_inputs(setting.batch, shape, items, with_mask=True, use_box_type=True)
+        for sample in data['data_samples']:
+            sample.gt_instances.labels.zero_()
+        return data
+    images = torch.randint(0, 256, (setting.batch, *shape), dtype=torch.uint8)
     if scope == 'mmpretrain':
         from mmpretrain.structures import DataSample
 
-        return DataSample().set_gt_label(0)
-    meta = dict(
-        img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size, scale_factor=(1, 1)
-    )
-    if scope == 'mmseg':
-        from mmengine.structures import PixelData
-        from mmseg.structures import SegDataSample
+        samples = [DataSample().set_gt_label(0) for _ in images]
+        return dict(inputs=images, data_samples=samples)
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
 
-        sample = SegDataSample(metainfo=meta)
-        sample.gt_sem_seg = PixelData(data=torch.zeros(1, height, width, dtype=torch.long))
-        return sample
-    from mmdet.structures import DetDataSample
-    from mmdet.structures.bbox import HorizontalBoxes
-    from mmdet.structures.mask import BitmapMasks
-    from mmengine.structures import InstanceData
-
-    sample = DetDataSample(metainfo=meta)
-    box = torch.tensor([[width / 4, height / 4, width / 2, height / 2]])
-    sample.gt_instances = InstanceData(
-        bboxes=HorizontalBoxes(box),
-        labels=torch.zeros(1, dtype=torch.long),
-        masks=BitmapMasks([box.new_ones(size, dtype=torch.uint8).numpy()], height, width),
-    )
-    return sample
+    size = setting.size
+    sample = SegDataSample(metainfo=dict(img_shape=size, ori_shape=size, pad_shape=size))
+    sample.gt_sem_seg = PixelData(data=torch.zeros(1, *size, dtype=torch.long))
+    return dict(inputs=list(images), data_samples=[sample.clone() for _ in images])

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -14,21 +15,13 @@ from mmcloformer.errors import ConfigError
 
 from . import frontier
 from .literal import LiteralCloFormer
-from .measure import (
-    MEMORY,
-    count_gflop,
-    matmul_gflops,
-    peak_memory,
-    summary,
-    time_interleaved,
-)
+from .measure import MEMORY, Step, count_gflop, matmul_gflops, peak_memory, time_interleaved
 from .models import (
     LITERAL,
     ONNXRUNTIME,
     OURS,
     PEERS,
     Setting,
-    Step,
     backbone_step,
     build_backbone,
     config_step,
@@ -124,9 +117,10 @@ def _measure(names: Sequence[str], setting: Setting, arch: str, rounds: int) -> 
         except (RuntimeError, ValueError) as error:  # Shapes that do not fit, or out of memory.
             row['error'] = str(error).splitlines()[0]
         rows[name] = row
-    timed, errors = time_interleaved(steps, setting.device, rounds)
+    timed, errors = time_interleaved(steps, rounds)
     for name, seconds in timed.items():
-        rows[name] |= summary(seconds)
+        times = dict(median_ms=median(seconds), fastest_ms=min(seconds))
+        rows[name] |= {field: round(1e3 * time, 3) for field, time in times.items()}
     for name, reason in errors.items():
         rows[name]['error'] = reason
     return list(rows.values())

@@ -1,29 +1,22 @@
+import itertools
 import sys
+import time
 
 import pytest
 import torch
 
 from benchmarks import measure
 from benchmarks.literal import LiteralCloFormer
-from benchmarks.measure import count_gflop, peak_memory, summary
+from benchmarks.measure import count_gflop, peak_memory
 
 
 def test_runs_take_turns(monkeypatch):
-    order, now = [], [0.0]
-    monkeypatch.setattr(measure.time, 'perf_counter', lambda: now[0])
-
-    def step(name, seconds):
-        order.append(name)
-        now[0] += seconds
-
-    steps = dict(
-        a=lambda: step('a', 0.125 if order[-1:] == ['a'] else 0.25),
-        b=lambda: step('b', 0.5),
-    )
-    seconds, errors = measure.time_interleaved(steps, 'cpu', rounds=3)
-    assert order == list('aab' * 3)
-    assert seconds['a'] == [0.125] * 3  # Without the first of each turn.
-    assert seconds['b'] == [0.5] * 3
+    monkeypatch.setattr(measure, 'TURN', 0)
+    order = []
+    steps = {name: lambda name=name: order.append(name) or time.sleep(0.01) for name in 'ab'}
+    seconds, errors = measure.time_interleaved(steps, rounds=3)
+    assert [name for name, _ in itertools.groupby(order)] == list('ab' * 3)
+    assert all(len(turns) == 3 and min(turns) >= 0.01 for turns in seconds.values())
     assert not errors
 
 
@@ -37,7 +30,7 @@ def test_what_fails_beside_the_others_ends_none_of_them(monkeypatch):
             raise RuntimeError('out of memory\nand so on')
 
     steps = dict(a=second_fails, b=lambda: None)
-    seconds, errors = measure.time_interleaved(steps, 'cpu', rounds=3)
+    seconds, errors = measure.time_interleaved(steps, rounds=3)
     assert len(seconds['b']) == 3
     assert 'a' not in seconds
     assert errors == dict(a='out of memory')
@@ -61,7 +54,3 @@ def test_peak_memory_is_of_the_run_alone():
 )
 def test_operations_are_those_of_the_network(arch, size, gmacs):
     assert count_gflop(LiteralCloFormer(arch), size) == pytest.approx(2 * gmacs, rel=0.01)
-
-
-def test_summary():
-    assert summary([0.003, 0.001, 0.002]) == dict(median_ms=2.0, fastest_ms=1.0)
