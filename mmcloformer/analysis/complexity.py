@@ -2,7 +2,8 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -70,10 +71,6 @@ class Complexity:
     operators: Mapping[str, int]
     regions: Mapping[str, int]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types, for JSON."""
-        return asdict(self)
-
 
 def measure(cfg: Config, shape: tuple[int, int] | None = None) -> Complexity:
     """Build a config's model and count while it runs once, on the CPU, on one image.
@@ -128,13 +125,13 @@ def _build(cfg: Config) -> BaseModel:
 def _watch_regions(model: BaseModel) -> dict[str, int]:
     """Record how many regions each RoI extractor pools, by its name."""
     regions: dict[str, int] = {}
+
+    def note(name: str, _: nn.Module, __: Any, pooled: Tensor) -> None:
+        regions[name] = len(pooled)
+
     for name, module in model.named_modules():
         if hasattr(module, 'roi_layers'):
-
-            def note(_: nn.Module, __: Any, pooled: Tensor, name: str = name) -> None:
-                regions[name] = len(pooled)
-
-            module.register_forward_hook(note)
+            module.register_forward_hook(partial(note, name))
     return regions
 
 

@@ -3,6 +3,7 @@
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from mmengine.logging import MMLogger
@@ -34,7 +35,7 @@ def main() -> None:
         name = Path(config).stem
         result = measure(read_config(config, args.cfg_options), args.shape and tuple(args.shape))
         published = None if args.shape else PUBLISHED_GMACS.get(name)
-        results[name] = {**result.to_dict(), 'published_gmacs': published}
+        results[name] = {**asdict(result), 'published_gmacs': published}
         if not args.json:
             print_table(name, result, published)
     if args.json:
