@@ -57,9 +57,10 @@ def main() -> None:
     for seed in range(args.seeds):
         for name, checkpoint in starts.items():
             work_dir = args.work_dir / f'{name}-{seed}'
-            options = [*args.cfg_options, *init_options(checkpoint), f'randomness.seed={seed}']
-            train(args.config, work_dir, options)
-            results['metric'], points = evaluations(work_dir)
+            train(args.config, checkpoint, seed, work_dir, args.cfg_options)
+            _, metrics = read_curves(work_dir)
+            results['metric'] = main_metric(metrics)
+            points = metrics[results['metric']]
             runs[name].append(points)
             args.out.write_text(json.dumps(results, indent=1) + '\n')
     print(table(results['metric'], runs))
@@ -80,28 +81,18 @@ def read_starts(checkpoints: list[str]) -> dict[str, str | None]:
     return starts
 
 
-def init_options(checkpoint: str | None) -> list[str]:
-    """`--cfg-options` that start the backbone from a checkpoint, or from random weights."""
+def train(
+    config: str, checkpoint: str | None, seed: int, work_dir: Path, options: list[str]
+) -> None:
+    """Train with the backbone started from a checkpoint, or from random weights."""
     field = 'model.backbone.init_cfg'
-    if checkpoint is None:
-        return [f'{field}=None']
-    return [f'{field}.type=Pretrained', f'{field}.checkpoint={checkpoint}']
-
-
-def train(config: str, work_dir: Path, options: list[str]) -> None:
-    command = [sys.executable, str(TRAIN), config, '--work-dir', str(work_dir)]
-    command += ['--cfg-options', *options]
+    start = [f'{field}.type=Pretrained', f'{field}.checkpoint={checkpoint}']
+    command = [sys.executable, str(TRAIN), config, '--work-dir', str(work_dir), '--cfg-options']
+    command += [*options, *(start if checkpoint else [f'{field}=None']), f'randomness.seed={seed}']
     if subprocess.run(command).returncode:
         raise UserError(
             f'the training in {work_dir} failed, see above; the results before it are in --out'
         )
-
-
-def evaluations(work_dir: Path) -> tuple[str, dict[int, float]]:
-    """Return the name of the task's main metric and its values by training iteration."""
-    _, metrics = read_curves(work_dir)
-    name = main_metric(metrics)
-    return name, metrics[name]
 
 
 def table(metric: str, runs: dict[str, list[dict[int, float]]]) -> str:
