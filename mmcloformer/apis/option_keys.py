@@ -62,7 +62,7 @@ def apply_options(cfg: Config, options: Mapping[str, Any]) -> list[str]:
             similar to one or names a field inside another; or if an option does not fit the
             fields of the config.
     """
-    host_fields = {*inspect.signature(Runner).parameters, *_OTHER_FIELDS}
+    host_fields = {*inspect.signature(Runner).parameters, *_OTHER_FIELDS} - {'cfg'}
     # A Runner of another class may read fields of its own.
     is_hosts = cfg.get('runner_type', 'Runner') in ('Runner', 'FlexibleRunner')
     warnings = [*_unknown_fields(cfg, options, host_fields)] if is_hosts else []
