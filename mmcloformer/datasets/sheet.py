@@ -32,7 +32,7 @@ def _draw(scene: Scene) -> Tensor:
     colours = [PALETTE[label] for label in labels]
     masks = np.stack([instance.mask for instance in scene.instances])
     image = torch.from_numpy(_enlarge(scene.image.transpose(2, 0, 1)).copy())
-    image = draw_segmentation_masks(image, torch.from_numpy(_enlarge(masks)), 0.4, colours)
+    image = draw_segmentation_masks(image, torch.from_numpy(_enlarge(masks)), 0.6, colours)
     boxes = _SCALE * torch.tensor([instance.bbox for instance in scene.instances])
     return draw_bounding_boxes(image, boxes, [CLASSES[label] for label in labels], colours)
 
