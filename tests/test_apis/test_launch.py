@@ -162,7 +162,7 @@ def test_only_the_hosts_own_hook_is_replaced(name, host, replacement):
 def test_guards_fit_any_default_hooks(hooks):
     cfg = Config(dict(default_hooks=hooks, custom_hooks=None))
     guard_training(cfg)
-    assert len({hook.type for hook in cfg.custom_hooks}) == 5
+    assert {'FiniteLossHook', 'ReseedHook'} <= {hook.type for hook in cfg.custom_hooks}
 
 
 @pytest.mark.parametrize('kind', [DataError, CheckpointError])
