@@ -1,10 +1,11 @@
-"""docs/speed.md repeats what the committed results say."""
+"""docs/speed.md and docs/deploy.md repeat what the committed results say."""
 
 import json
 import re
 
 import pytest
 
+from benchmarks import boards
 from benchmarks.frontier import frontier_table
 from benchmarks.models import BFLOAT16, COMPILED_BFLOAT16, LITERAL
 from tests.conftest import ROOT
@@ -72,6 +73,10 @@ def test_the_growth():
 
 def test_the_frontier():
     assert frontier_table(load('frontier')) in PAGE
+
+
+def test_the_runtimes_for_boards():
+    assert boards.table(load('boards')['rows']) in (ROOT / 'docs/deploy.md').read_text()
 
 
 def test_bfloat16():

@@ -1,15 +1,12 @@
 """The snippets of docs/deploy.md that convert a model for phones and boards."""
 
-import re
-
 import numpy as np
 import pytest
 import torch
 
-from mmcloformer.apis.config import build_model, read_config
+from benchmarks.boards import prepare, snippets
 from mmcloformer.export.graphs import flatten_attention
 from mmcloformer.models import CloFormer
-from tests.conftest import ROOT
 
 # The package of each runtime, and the largest difference relative to the largest output: OpenVINO
 # and ncnn store weights in float16. Core ML runs on Apple's systems only.
@@ -20,13 +17,6 @@ RUNTIMES = {
     'Core ML': ('coremltools', None),
     'LiteRT': ('litert_torch', 1e-4),
 }
-
-
-def snippets(heading):
-    """Return the Python blocks between a heading of the page and the next one."""
-    text = (ROOT / 'docs/deploy.md').read_text()
-    (section,) = re.findall(rf'^#+ {heading}\n(.*?)(?=^#+ )', text, re.DOTALL | re.MULTILINE)
-    return re.findall(r'^```python\n(.*?)^```', section, re.DOTALL | re.MULTILINE)
 
 
 def test_attention_of_the_export_equals_that_of_the_backbone():
@@ -42,15 +32,7 @@ def test_attention_of_the_export_equals_that_of_the_backbone():
 )
 def converted(request):
     """Return the variables that a snippet continues: the model and images for it."""
-    classifier, detector = snippets('Phones and boards')
-    if request.param == 'classifier':
-        names = {}
-        exec(classifier.replace("'configs/", f"'{ROOT}/configs/"), names)
-    else:
-        config = read_config(ROOT / 'configs/retinanet_cloformer_xxs_coco.py')
-        names = dict(trained=build_model(config).eval(), torch=torch)
-        exec('from mmcloformer.export import make_graph\n' + detector, names)
-    return names
+    return prepare(request.param)
 
 
 @pytest.mark.slow
