@@ -84,10 +84,16 @@ def draw_predictions(cfg: Config, folder: str) -> None:
     Raises:
         ConfigError: If the config is of no host.
     """
-    if ConfigView(cfg).host is None:
+    host = ConfigView(cfg).host
+    if host is None:
         raise ConfigError(f'--show-dir needs a config of one of {", ".join(HOSTS)}')
     theirs = (cfg.get('default_hooks') or {}).get('visualization') or {}
     names = dict(score_thr='pred_score_thr', backend_args='backend_args')
+    if (
+        host == 'mmpretrain'
+    ):  # Its hook gives the arguments that it does not have to the visualizer.
+        own = ('type', '_scope_', 'priority', 'enable', 'interval', 'show', 'out_dir')
+        names = {name: name for name in theirs if name not in own}
     settings = {ours: theirs[name] for name, ours in names.items() if name in theirs}
     hook = dict(settings, type='PicturesHook', folder=folder)
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]

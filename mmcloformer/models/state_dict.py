@@ -316,10 +316,11 @@ def _check_equal(
 def _check_form(module: nn.Module, given: Mapping[str, Tensor]) -> None:
     is_training_form = _FOLDED_KEY in given
     if _KEPT_KEY in given and module.deployed == is_training_form:
-        forms, advice = ('deploy', 'training'), 'load the checkpoint it was made from, or first'
+        forms = 'deploy', 'training'
+        advice = 'load its source, or call eval() and switch_to_deploy() before loading'
         if is_training_form:
-            forms, advice = ('training', 'deploy'), 'load first, then'
+            forms, advice = ('training', 'deploy'), 'load first, then call switch_to_deploy()'
         raise CheckpointError(
             f'the checkpoint has the {forms[0]} form and this CloFormer the {forms[1]} form, '
-            f'nothing was loaded into it: {advice} call eval() and switch_to_deploy()'
+            f'nothing was loaded into it: {advice}'
         )
