@@ -1,14 +1,14 @@
 """The CloFormer backbone: from an image to a pyramid of four maps.
 
 The `Stem` turns an image `(N, 3, H, W)` into a map `(N, C0, H/4, W/4)`. Four stages follow, whose
-maps have `C0` to `C3` channels and strides 4, 8, 16 and 32; sides that do not divide are rounded
-up. A stage is a row of `depths[i]` blocks (the figures' "Clo block"). A `Block` adds to its map the
-output of a norm and `CloAttention`, which is `AttnConv` beside `PooledAttention`, then that of a
-norm and `ConvFFN`. No layers stand between the stages: the last block of stages 0 to 2 is a
-`DownsampleBlock`, whose ConvFFN and shortcut have stride 2 and widen the map for the next stage.
-Level i of the pyramid is taken in that block, between attention and ConvFFN, where the map still
-has the stride and channels of stage i; level 3 is the output of the last block. Every level then
-passes a norm of its own.
+maps have `C0` to `C3` channels and strides 4, 8, 16 and 32; odd sizes are rounded up at each
+stride. A stage is a sequence of `depths[i]` blocks ("Clo block" in the paper's figures). A `Block`
+computes `x = x + CloAttention(norm(x))`, then `x = x + ConvFFN(norm(x))`, where `CloAttention`
+concatenates the outputs of `AttnConv` and `PooledAttention`. There are no separate downsampling
+layers: the last block of stages 0 to 2 is a `DownsampleBlock`, whose ConvFFN and shortcut have
+stride 2 and change the channels to those of the next stage. Level i of the pyramid, for stages 0 to
+2, is the map between the attention and the ConvFFN of that block, which still has the stride and
+channels of stage i; level 3 is the output of the last block. Each level has a norm of its own.
 """
 
 from collections.abc import Mapping, Sequence

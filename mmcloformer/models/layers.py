@@ -1,6 +1,8 @@
 """The parts of CloFormer, one class per box of the paper's Figures 2 to 4.
 
-Every map is `(N, C, H, W)`; every "norm" is GroupNorm with one group.
+Every map is `(N, C, H, W)`. `norm`, `norm1` and `norm2` are GroupNorm with one group; the norms of
+`norm_cfg` are BatchNorm by default. `GroupNorm1` and `DepthwiseConv2d` compute the same as torch's
+GroupNorm and Conv2d, but faster.
 Source: "Rethinking Local Perception in Lightweight Vision Transformer", arXiv 2303.17803.
 """
 
@@ -36,7 +38,7 @@ class Stem(BaseModule):
     def __init__(self, in_channels: int, embed_dims: int, norm_cfg: dict[str, Any]) -> None:
         super().__init__()
 
-        # mmcv's ConvModule warns about a bias before a norm, and the released weights have one.
+        # mmcv's ConvModule warns about a bias before a norm; the released code has one.
         def conv3x3(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
             return nn.Sequential(
                 nn.Conv2d(channels_in, channels_out, 3, stride, padding=1),
@@ -59,8 +61,9 @@ class Stem(BaseModule):
 class AttnConv(BaseModule):
     """Local, high-frequency branch of the attention.
 
-    A depthwise convolution aggregates query, key and value locally with shared weights. The
-    product of query and key gives context-aware weights, which gate the value.
+    A depthwise convolution, whose weights are shared over positions, aggregates query, key and
+    value. The product of query and key then passes two 1x1 convolutions and a tanh; the result
+    (the paper's context-aware weights) multiplies the value, elementwise.
 
     Maps `(N, embed_dims, H, W)` to `(N, num_heads * head_dims, H, W)`. Source: section 3.2.
 
@@ -96,7 +99,7 @@ class PooledAttention(BaseModule):
         embed_dims: Channels of the input.
         num_heads: Number of the block's heads assigned to this branch.
         head_dims: Channels per head.
-        window: Size of the pooling window, in positions of this map.
+        window: Kernel size and stride of the pooling, in positions of the input map.
     """
 
     def __init__(self, embed_dims: int, num_heads: int, head_dims: int, window: int) -> None:
@@ -122,8 +125,8 @@ class PooledAttention(BaseModule):
     def _split_heads(self, x: Tensor, parts: int) -> Sequence[Tensor]:
         """Split `(N, parts * heads * d, H, W)` into `parts` tensors `(N, heads, H * W, d)`.
 
-        They are views if x is channels_last. The last dimension must be contiguous, else the
-        fused attention kernels do not apply.
+        The results are views if x is channels_last. Their last dimension is contiguous, which the
+        fused attention kernels need.
         """
         n, c, h, w = x.shape
         head_dims = c // parts // self.num_heads
@@ -140,8 +143,8 @@ class CloAttention(BaseModule):
     Args:
         embed_dims: Channels of the input and the output.
         num_heads: Number of heads of all branches together.
-        group_split: Number of heads of each local branch, then of the global branch; 0 omits the
-            branch.
+        group_split: Number of heads of each local branch, then of the global branch. Their sum is
+            `num_heads`; a branch with 0 heads is omitted.
         kernel_sizes: Depthwise kernel size of each local branch.
         window: Pooling window of the global branch.
     """
@@ -175,7 +178,7 @@ class CloAttention(BaseModule):
 
 
 class ConvFFN(BaseModule):
-    """Inverted bottleneck with a depthwise convolution, which also downsamples.
+    """Inverted bottleneck with a depthwise convolution, which downsamples if its stride is 2.
 
     Maps `(N, embed_dims, H, W)` to `(N, out_dims, ceil(H / stride), ceil(W / stride))`.
 
@@ -205,8 +208,8 @@ class Block(BaseModule):
         attn: The attention, with `embed_dims` channels.
         ffn: The ConvFFN.
         embed_dims: Channels of the input.
-        drop_path_rate: Probability of dropping a residual branch of a sample in training.
-        with_cp: Recompute the residual branches in the backward pass, which saves memory.
+        drop_path_rate: Probability of dropping a residual path of a sample in training.
+        with_cp: Recompute the residual paths in the backward pass, which saves memory.
     """
 
     def __init__(
@@ -223,7 +226,7 @@ class Block(BaseModule):
         self.attn = attn
         self.norm2 = GroupNorm1(embed_dims)
         self.ffn = ffn
-        self.shortcut: nn.Module = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()  # DownsampleBlock has another.
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -239,25 +242,25 @@ class Block(BaseModule):
         return self.shortcut(x) + branch
 
     def _checkpoint(self, branch: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        # The shortcut is not recomputed: its BatchNorm would update the running statistics twice.
+        # The shortcut is not recomputed: a BatchNorm in it would update its statistics twice.
         if self.with_cp and torch.is_grad_enabled():
             return checkpoint(branch, x, use_reentrant=False)
         return branch(x)
 
 
 class DownsampleBlock(Block):
-    """The last block of a stage, whose ConvFFN halves the map for the next stage.
+    """The last block of stages 0 to 2, whose ConvFFN halves height and width for the next stage.
 
-    A strided convolution replaces the identity around the ConvFFN.
+    The shortcut around the ConvFFN is a 5x5 convolution of stride 2, a norm, a 1x1 convolution.
 
     Args:
         attn: The attention, with `embed_dims` channels.
         ffn: The ConvFFN, with stride 2.
         embed_dims: Channels of the input.
         out_dims: Channels of the next stage.
-        drop_path_rate: Probability of dropping a residual branch of a sample in training.
+        drop_path_rate: Probability of dropping a residual path of a sample in training.
         norm_cfg: Norm of the strided shortcut.
-        with_cp: Recompute the residual branches in the backward pass, which saves memory.
+        with_cp: Recompute the residual paths in the backward pass, which saves memory.
     """
 
     def __init__(
@@ -284,12 +287,11 @@ class DownsampleBlock(Block):
 
         Args:
             x: Map `(N, embed_dims, H, W)`.
-            downsample: Whether the next stage is needed.
+            downsample: Whether to run the ConvFFN, which only the next stage needs.
 
         Returns:
-            The map before the ConvFFN, `(N, embed_dims, H, W)`, which is this stage's level of
-            the pyramid, and the input of the next stage, `(N, out_dims, ceil(H/2), ceil(W/2))`,
-            or None.
+            The map before the ConvFFN, `(N, embed_dims, H, W)`: this stage's level of the pyramid.
+            The input of the next stage, `(N, out_dims, ceil(H/2), ceil(W/2))`, or None.
         """
         x = self.attend(x)
         return x, self.feed_forward(x) if downsample else None
