@@ -131,8 +131,9 @@ def _stems(
 def _require_new_files(
     plan: Sequence[Source], endings: Sequence[str], reads: Callable[[str], bool]
 ) -> None:
-    images = {os.path.realpath(source.path) for source in plan if not _is_url(source.path)}
-    folders = {os.path.dirname(path) for path in images}
+    local = [source.path for source in plan if not _is_url(source.path)]
+    images = {os.path.realpath(path) for path in local}
+    folders = {os.path.realpath(os.path.dirname(path)) for path in local}
     for source in plan:
         for ending in endings:
             file = f'{source.stem}{ending}'

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import mmcv
 import numpy as np
 from mmengine.config import Config
@@ -50,7 +51,10 @@ class PicturesHook(Hook):
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any, outputs: Sequence[Any]
     ) -> None:
-        """Draw each image of the batch. An image without a path is named by its number."""
+        """Draw each image of the batch. An image without a path is named by its number.
+
+        Where OpenCV cannot write the format of an image, `.png` is added to the name.
+        """
         visualizer = runner.visualizer
         for index, sample in enumerate(outputs):
             self.number += 1
@@ -62,7 +66,9 @@ class PicturesHook(Hook):
                 draw = visualizer.add_datasample
                 content = get(path, backend_args=self.backend_args)
                 image = mmcv.imfrombytes(content, channel_order='rgb')
-            name = name or f'{self.number}.png'
+            name = name or str(self.number)
+            if not cv2.haveImageWriter(name):
+                name += '.png'
             out_file = os.path.join(runner.log_dir, self.folder, name)
             draw(name=name, image=image, data_sample=sample, out_file=out_file, **self.settings)
 

@@ -105,7 +105,10 @@ class ResumeHook(Hook):
             lacks.append('param_schedulers')
         hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
         unsaved = {
-            part for part in _OPTIONAL if not all(getattr(h, _OPTIONAL[part]) for h in hooks)
+            part
+            for part, argument in _OPTIONAL.items()
+            if not all(getattr(hook, argument) for hook in hooks)
+            or f'{argument}=False' in str(meta.get('cfg', ''))  # when the run was started
         }
         # The schedule may have been added to the config of a run without one.
         if lacks != ['param_schedulers'] and not unsaved.issuperset(lacks):

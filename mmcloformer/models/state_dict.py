@@ -46,12 +46,14 @@ def match_keys(values: Mapping[str, T], wanted: Iterable[str]) -> dict[str, T]:
     Raises:
         CheckpointError: If two keys become equal.
     """
-    by_name = {strip_wrapper_prefixes(key): key for key in wanted}
-    kept = set(by_name.values())
-    renamed = {
-        key if key in kept else by_name.get(strip_wrapper_prefixes(key), key): value
-        for key, value in values.items()
-    }
+    wanted = set(wanted)
+    by_name: dict[str, list[str]] = {}
+    for key in wanted:
+        by_name.setdefault(strip_wrapper_prefixes(key), []).append(key)
+    renamed = {}
+    for key, value in values.items():
+        same = by_name.get(strip_wrapper_prefixes(key), [])
+        renamed[same[0] if key not in wanted and len(same) == 1 else key] = value
     if len(renamed) < len(values):
         raise CheckpointError(
             "the checkpoint holds weights of two models, of which one has the prefix 'module.' or "
@@ -165,7 +167,7 @@ def check_before_load(
     given: dict[str, Tensor] = {}
     for key in list(state_dict):
         plain = strip_wrapper_prefixes(key)
-        if plain.startswith(outer):
+        if plain.startswith(outer) and plain.removeprefix(outer) not in _AVERAGING_COUNTERS:
             name = names.get(plain.removeprefix(outer), plain.removeprefix(outer))
             given[name] = state_dict[key]
             if name in own:

@@ -126,6 +126,11 @@ def test_nothing_is_overwritten(folder):
     (folder / 'scene_labels.png').touch()
     with pytest.raises(UserError, match=r'scene_labels\.png.* already exists'):
         plan('images/scene.jpg', out='images')
+    (folder / 'links').mkdir()  # Beside a link to an image in another folder.
+    (folder / 'links/one.jpg').symlink_to(folder / 'scene.jpg')
+    (folder / 'links/one.json').touch()
+    with pytest.raises(UserError, match=r'one\.json.* already exists'):
+        plan('images/links/one.jpg', out='images/links', endings=['.json'])
 
 
 def test_a_second_run_into_a_folder_among_the_images(folder):

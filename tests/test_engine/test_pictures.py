@@ -122,6 +122,13 @@ def test_images_without_a_path_are_numbered(root):
     assert sorted(draw('mmpretrain', root, [None] * 3)) == ['1.png', '2.png', '3.png']
 
 
+@pytest.mark.parametrize('host', HOSTS)
+@pytest.mark.parametrize('name', ['a.mpo', 'a'])
+def test_formats_that_cannot_be_written_are_drawn_as_png(host, name, root):
+    image = root / 'images' / NAMES[0]
+    assert [*draw(host, root, [str(image.rename(root / name))])] == [f'{name}.png']
+
+
 def test_the_settings_of_the_hosts_hook_hold(root):
     image = [str(root / 'images' / NAMES[0])]
     settings = dict(type='DetVisualizationHook', backend_args=dict(backend='local'))

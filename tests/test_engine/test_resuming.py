@@ -211,6 +211,12 @@ def test_what_the_run_does_not_save_may_be_missing(tmp_path):
     best = without(tmp_path, 'param_schedulers', source='epoch_2.pth')
     with pytest.raises(CheckpointError, match='no optimizer, param_schedulers'):
         resume_run(best, tmp_path, **settings)
+    # The config in the checkpoint tells the setting with which the run was started.
+    started = torch.load(checkpoint, weights_only=False)
+    started['meta']['cfg'] = 'default_hooks = dict(checkpoint=dict(save_optimizer=False))'
+    torch.save(started, tmp_path / 'started.pth')
+    _, warnings = resume_run(tmp_path / 'started.pth', tmp_path, **settings | dict(checkpoint={}))
+    assert 'without optimizer, which start anew' in warnings
     settings['checkpoint'] |= dict(save_param_scheduler=False)
     _, warnings = resume_run(best, tmp_path, **settings)
     assert 'without optimizer and param_schedulers' in warnings

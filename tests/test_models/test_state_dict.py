@@ -10,6 +10,7 @@ from mmengine.model import ExponentialMovingAverage, Sequential
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from mmcloformer import CloFormer
 from mmcloformer.errors import CheckpointError
@@ -149,6 +150,10 @@ def test_averaged_weights(source, tmp_path):
         target = CloFormer(SEVERAL_BRANCHES, init_cfg=pretrained(tmp_path / f'{name}.pth'))
         target.init_weights()
         assert_loaded(target, source.backbone)
+    for kind in (ExponentialMovingAverage, AveragedModel):
+        bare = CloFormer(SEVERAL_BRANCHES)
+        bare.load_state_dict(kind(source.backbone).state_dict(), strict=False)
+        assert_loaded(bare, source.backbone)
 
 
 @pytest.mark.parametrize(
@@ -232,6 +237,8 @@ def test_keys_differ_by_wrappers_only():
         assert strip_wrapper_prefixes(key) == plain
     wanted = ['a.module.w', 'b']
     assert [*match_keys(dict.fromkeys(['_orig_mod.a.w', 'b', 'c']), wanted)] == [*wanted, 'c']
+    exact = ['a.w', 'a.module.w']  # Of a layer with one called `module` in it.
+    assert [*match_keys(dict.fromkeys(exact), exact)] == exact
     for given in (['b', 'module.b'], ['module.b', '_orig_mod.b']):
         with pytest.raises(CheckpointError, match='two models'):
             match_keys(dict.fromkeys(given), wanted)
