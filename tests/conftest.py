@@ -8,6 +8,7 @@ import os
 import runpy
 import subprocess
 import sys
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -138,8 +139,11 @@ def run_logged(tool_main):
     numbers = itertools.count()
 
     def run(tool, *args, work_dir):
-        # Runs of one name that start in one second share their loggers, and so a folder.
+        # Runs of one name that start in one second share their loggers. Runs in one work dir share
+        # a folder and log then.
         name = f'experiment_name=test_{next(numbers)}'
+        while Path(work_dir, time.strftime('%Y%m%d_%H%M%S')).exists():
+            time.sleep(0.05)
         before = set(Path(work_dir).glob('*/*.log'))
         tool_main(tool, *args, name, '--work-dir', work_dir)
         (log,) = set(Path(work_dir).glob('*/*.log')) - before
