@@ -48,7 +48,7 @@ def explain_crashes(cfg: Config, file: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, ValueError) and _ONE_VALUE in str(error):
             batch = ConfigView(cfg).loader('train').get('batch_size')
-            raise single_value_error(batch, last=batch != 1) from error
+            raise _single_value_error(batch) from error
         if isinstance(error, ValueError) and NEVER_STARTS in str(error):
             raise ConfigError(f'param_scheduler: {NEVER_STARTS_FAULT} ({error})') from error
         if not _can_be_data(error):
@@ -61,20 +61,13 @@ def explain_crashes(cfg: Config, file: str) -> Iterator[None]:
         )
 
 
-def single_value_error(batch_size: int | None, last: bool) -> ConfigError:
-    """Return the error about a BatchNorm layer that gets one value per channel.
-
-    Args:
-        batch_size: Images per GPU.
-        last: Whether only the last batch of an epoch has a single image.
-    """
-    cause, advice = (
-        f'train_dataloader.batch_size is {batch_size}',
-        'set train_dataloader.batch_size to 2 or more',
-    )
-    if last:
-        cause = f'the last batch of an epoch has one image left (batch_size is {batch_size})'
-        advice = 'set train_dataloader.drop_last=True, or another train_dataloader.batch_size'
+def _single_value_error(batch_size: int | None) -> ConfigError:
+    """Return the error about a BatchNorm layer that gets one value per channel."""
+    cause = f'the last batch of an epoch has one image left (batch_size is {batch_size})'
+    advice = 'set train_dataloader.drop_last=True, or another train_dataloader.batch_size'
+    if batch_size == 1:
+        cause = 'train_dataloader.batch_size is 1'
+        advice = 'set train_dataloader.batch_size to 2 or more'
     return ConfigError(
         'BatchNorm cannot train on one value per channel, which is what a feature map of 1x1 '
         '(global pooling, as in UPerNet and PSPNet, or a small image) has for one image: '
