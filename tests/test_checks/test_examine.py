@@ -42,16 +42,18 @@ def test_real_photographs_are_good(real_data):
     assert check_dataset(cfg, workers=1) == (dict(train=100, val=100), [], [])
 
 
-@pytest.mark.parametrize('name', ['bccd', 'camvid'])
+@pytest.mark.parametrize('name', ['bccd', 'camvid', 'deeppcb', 'dsb2018'])
 def test_real_sets_of_their_own_are_good(name, real_data):
     (file,) = (ROOT / 'configs' / 'small').glob(f'*cloformer_xxs_{name}.py')
     text = Config.fromfile(file).dump().replace(f'data/{name}', str(real_data / name))
     cfg = Config.fromstring(text, '.py')
-    for dataset in [*cfg.train_dataloader.dataset.datasets, cfg.val_dataloader.dataset]:
+    train = cfg.train_dataloader.dataset
+    train = train.get('datasets', [train])
+    for dataset in [*train, cfg.val_dataloader.dataset]:
         dataset.indices = 20
     cfg.test_dataloader = cfg.val_dataloader
     samples, problems, _ = check_dataset(cfg, workers=0)
-    assert (samples, problems) == (dict(train=40, val=20), [])
+    assert (samples, problems) == (dict(train=20 * len(train), val=20), [])
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,18 @@ def test_the_table_has_mean_and_spread_per_evaluation():
     assert 'reaches' not in alone
 
 
+def test_a_start_with_fields_that_would_stay_is_refused(tool_error, tmp_path):
+    template = ROOT / 'configs/cloformer_xxs_custom.py'
+    config = tmp_path / 'config.py'
+    field = "model = dict(backbone=dict(init_cfg=dict(prefix='backbone.')))"
+    config.write_text(f"_base_ = '{template}'\n{field}\n")
+    out = ('--work-dir', tmp_path / 'new', '--out', tmp_path / 'out.json')
+    message = tool_error('compare_pretraining.py', config, *out)
+    assert "'prefix': 'backbone.'" in message
+    # The templates name weights: the tool replaces these.
+    assert '--seeds is 0' in tool_error('compare_pretraining.py', template, *out, '--seeds', 0)
+
+
 @pytest.mark.parametrize('name', ['bccd', 'camvid'])
 def test_the_page_has_the_tables_of_the_results(name):
     results = json.loads((ROOT / f'benchmarks/{name}.json').read_text())

@@ -3,6 +3,7 @@ test_mishaps.py and test_check_dataset.py start them as a user does."""
 
 import json
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -215,3 +216,16 @@ def test_an_evaluators_file_that_is_not_its_loaders(tool_error, config, shapes, 
     )  # fmt: skip
     assert f'val_evaluator.ann_file: is {train}' in message
     assert not list(tmp_path.glob('run/*'))
+
+
+@pytest.mark.slow
+def test_a_compiled_step_has_the_losses_of_a_plain_one(run_logged, config, tmp_path):
+    compiled = ['compile.backend=eager']
+    logs = [
+        run_logged('train.py', config, '--cfg-options', *options, work_dir=tmp_path / str(i))
+        for i, options in enumerate(([], compiled))
+    ]
+    plain, same = (re.findall(r' loss: ([\d.]+)', log) for log in logs)
+    assert 'compiled' in logs[1]
+    assert len(plain) == 2
+    assert plain == same

@@ -38,12 +38,14 @@ def main() -> None:
     args = parser.parse_args()
     if args.work_dir.exists():
         raise UserError(f'{args.work_dir} exists; choose a new folder for the trainings')
+    own = read_config(args.config).model.backbone.get('init_cfg') or {}
+    if set(own) - {'type', 'checkpoint'}:
+        raise UserError(
+            f'{args.config} sets model.backbone.init_cfg={dict(own)}; remove it, as this tool sets '
+            'its type and checkpoint, and the other fields would apply to every checkpoint'
+        )
     if args.seeds < 1:
         raise UserError(f'--seeds is {args.seeds}; at least one training per start is needed')
-    if read_config(args.config).model.backbone.get('init_cfg') is not None:
-        raise UserError(
-            f'{args.config} sets model.backbone.init_cfg; remove it, as this tool sets it itself'
-        )
     starts = read_starts(args.checkpoints)
     runs: dict[str, list[dict[int, float]]] = {name: [] for name in starts}
     results = dict(
