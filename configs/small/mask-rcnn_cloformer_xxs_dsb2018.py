@@ -6,13 +6,15 @@
 _base_ = '../mask-rcnn_cloformer_xxs_custom.py'
 
 masks = dict(type='LoadAnnotations', with_bbox=True, with_mask=True)
-load, pack = [dict(type='LoadImageFromFile'), masks], dict(type='PackDetInputs')
+load, pack = dict(type='LoadImageFromFile'), dict(type='PackDetInputs')
 crop = dict(type='RandomCrop', crop_size=(256, 256))
 flip = dict(type='RandomFlip', prob=[0.25, 0.25], direction=['horizontal', 'vertical'])
-test_pipeline = [*load, dict(type='Resize', scale_factor=1.0), pack]
+test_pipeline = [load, dict(type='Resize', scale_factor=1.0), masks, pack]
 dataset = dict(data_root='data/dsb2018/', data_prefix=dict(img='images/'))
 dataset.update(metainfo=dict(classes=('nucleus',)))
-train_set = dict(**dataset, ann_file='annotations/train.json', pipeline=[*load, crop, flip, pack])
+train_set = dict(
+    **dataset, ann_file='annotations/train.json', pipeline=[load, masks, crop, flip, pack]
+)
 test_set = dict(**dataset, ann_file='annotations/test.json', pipeline=test_pipeline)
 train_dataloader = dict(batch_size=4, dataset=train_set)
 val_dataloader = dict(batch_size=1, dataset=test_set)

@@ -6,46 +6,31 @@
 # 72 photos of test, after every epoch; nothing is chosen by the result.
 _base_ = '../retinanet_cloformer_xxs_coco.py'
 
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale=(320, 240)),
-    dict(type='RandomFlip', prob=[0.25, 0.25], direction=['horizontal', 'vertical']),
-    dict(type='PackDetInputs'),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(320, 240)),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(
-        type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
-    ),
-]
-dataset = dict(
-    type='CocoDataset',
-    data_root='data/bccd/',
-    data_prefix=dict(img='images/'),
-    metainfo=dict(classes=('RBC', 'WBC', 'Platelets')),
-)
+load = dict(type='LoadImageFromFile')
+boxes = dict(type='LoadAnnotations', with_bbox=True)
+size = dict(type='Resize', scale=(320, 240))
+flip = dict(type='RandomFlip', prob=[0.25, 0.25], direction=['horizontal', 'vertical'])
+pack = dict(type='PackDetInputs')
+dataset = dict(type='CocoDataset', data_root='data/bccd/', data_prefix=dict(img='images/'))
+dataset.update(metainfo=dict(classes=('RBC', 'WBC', 'Platelets')))
 train_sets = [
-    dict(**dataset, ann_file=f'annotations/{split}.json', pipeline=train_pipeline)
+    dict(**dataset, ann_file=f'annotations/{split}.json', pipeline=[load, boxes, size, flip, pack])
     for split in ('train', 'val')
 ]
-test_set = dict(**dataset, ann_file='annotations/test.json', pipeline=test_pipeline, test_mode=True)
+test_set = dict(
+    ann_file='annotations/test.json', test_mode=True, pipeline=[load, size, boxes, pack]
+)
 train_dataloader = dict(
     batch_size=4, dataset=dict(_delete_=True, type='ConcatDataset', datasets=train_sets)
 )
-val_dataloader = dict(batch_size=4, dataset=dict(_delete_=True, **test_set))
+val_dataloader = dict(batch_size=4, dataset=dict(_delete_=True, **dataset, **test_set))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file='data/bccd/annotations/test.json')
 test_evaluator = val_evaluator
 tta_pipeline = None  # tools/test.py --tta mirrors images; the host's pipeline has other sizes.
 
-model = dict(
-    neck=dict(out_channels=128),
-    bbox_head=dict(num_classes=3, in_channels=128, feat_channels=128),
-)
+head = dict(num_classes=3, in_channels=128, feat_channels=128)
+model = dict(neck=dict(out_channels=128), bbox_head=head)
 optim_wrapper = dict(optimizer=dict(lr=5e-4), clip_grad=dict(max_norm=5))
 train_cfg = dict(max_epochs=6)
 param_scheduler = [

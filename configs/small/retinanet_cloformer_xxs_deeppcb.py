@@ -5,16 +5,18 @@
 # over the first 50, then cosine decay to zero. Evaluation is on the 500 whole scans of test.
 _base_ = '../retinanet_cloformer_xxs_custom.py'
 
-load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)]
+load = dict(type='LoadImageFromFile')
+boxes = dict(type='LoadAnnotations', with_bbox=True)
 pack = dict(type='PackDetInputs')
 train_pipeline = [
-    *load,
+    load,
+    boxes,
     dict(type='RandomCrop', crop_size=(320, 320)),
     dict(type='FilterAnnotations', min_gt_bbox_wh=(12, 12)),  # Slivers at the border of a crop.
     dict(type='RandomFlip', prob=[0.25] * 3, direction=['horizontal', 'vertical', 'diagonal']),
     pack,
 ]
-test_pipeline = [*load, dict(type='Resize', scale=(640, 640)), pack]
+test_pipeline = [load, dict(type='Resize', scale=(640, 640)), boxes, pack]
 info = dict(classes=('open', 'short', 'mousebite', 'spur', 'copper', 'pin-hole'))
 dataset = dict(data_root='data/deeppcb/', data_prefix=dict(img='images/'), metainfo=info)
 train_set = dict(**dataset, ann_file='annotations/trainval.json', pipeline=train_pipeline)

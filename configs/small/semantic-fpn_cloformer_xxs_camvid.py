@@ -14,37 +14,27 @@ test_pipeline = [*load, pack]
 classes = ('sky', 'building', 'pole', 'road', 'pavement', 'tree', 'sign', 'fence')
 classes += ('car', 'pedestrian', 'bicyclist')
 palette = [[20 * i, 255 - 20 * i, 40 * (i % 6)] for i in range(11)]
-dataset = dict(
-    type='BaseSegDataset',
-    data_root='data/camvid',
-    metainfo=dict(classes=classes, palette=palette),
-    ignore_index=11,  # unlabelled
-)
+dataset = dict(type='BaseSegDataset', data_root='data/camvid', ignore_index=11)  # Unlabelled.
+dataset.update(metainfo=dict(classes=classes, palette=palette))
+prefixes = {
+    split: dict(img_path=f'images/{split}', seg_map_path=f'annotations/{split}')
+    for split in ('train', 'val', 'test')
+}
 train_sets = [
-    dict(
-        **dataset,
-        data_prefix=dict(img_path=f'images/{split}', seg_map_path=f'annotations/{split}'),
-        pipeline=train_pipeline,
-    )
+    dict(**dataset, data_prefix=prefixes[split], pipeline=train_pipeline)
     for split in ('train', 'val')
 ]
-test_set = dict(
-    **dataset,
-    data_prefix=dict(img_path='images/test', seg_map_path='annotations/test'),
-    pipeline=test_pipeline,
-)
-train_dataloader = dict(
-    batch_size=8, dataset=dict(_delete_=True, type='ConcatDataset', datasets=train_sets)
-)
+test_set = dict(**dataset, data_prefix=prefixes['test'], pipeline=test_pipeline)
+train_set = dict(_delete_=True, type='ConcatDataset', datasets=train_sets)
+train_dataloader = dict(batch_size=8, dataset=train_set)
 val_dataloader = dict(dataset=dict(_delete_=True, **test_set))
 test_dataloader = val_dataloader
 val_evaluator = dict(ignore_index=11)
 test_evaluator = val_evaluator
 
-model = dict(
-    data_preprocessor=dict(size=(256, 256), seg_pad_val=11),
-    decode_head=dict(num_classes=11, ignore_index=11),
-)
+preprocessor = dict(size=(256, 256), seg_pad_val=11)
+head = dict(num_classes=11, ignore_index=11)
+model = dict(data_preprocessor=preprocessor, decode_head=head)
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
 train_cfg = dict(max_iters=400, val_interval=100)
 param_scheduler = [
