@@ -160,6 +160,9 @@ def test_the_readme_repeats_the_results():
     def last(name, weights):
         return statistics.mean(list(run.values())[-1] for run in result(name)['runs'][weights])
 
+    def at_end(name, metric):
+        return list(result(name)[metric].values())[-1]
+
     cpu = {(r['model'], r['size'], r['mode']): r for r in result('cpu')['rows']}
     ours, literal, pvt = (
         cpu[model, '800x1280', 'inference'] for model in ('deploy form', 'literal', 'PVTv2-B1')
@@ -173,6 +176,10 @@ def test_the_readme_repeats_the_results():
         ),
         *(f'{last("bccd", weights):.3f}' for weights in ('random', 'tiny-imagenet')),
         *(f'{last("camvid", weights):.1f}' for weights in ('random', 'tiny-imagenet')),
+        '{:.1%}'.format(at_end('deeppcb', 'pascal_voc/AP33')).replace('%', ' %'),
+        'mask AP {:.3f}, AP50 {:.3f}'.format(
+            *(at_end('dsb2018', f'coco/{metric}') for metric in ('segm_mAP', 'segm_mAP_50'))
+        ),
         f'top-1 {max(result("imagenette")["accuracy/top1"].values()):.1f} %',
         f'XS {ours["median_ms"]:.0f} ms, PVTv2-B1 {pvt["median_ms"]:.0f} ms',
         f'{literal["median_ms"] / ours["median_ms"]:.1f} times as fast',
