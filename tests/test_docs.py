@@ -177,8 +177,8 @@ def test_the_readme_repeats_the_results():
         *(f'{last("bccd", weights):.3f}' for weights in ('random', 'tiny-imagenet')),
         *(f'{last("camvid", weights):.1f}' for weights in ('random', 'tiny-imagenet')),
         '{:.1%}'.format(at_end('deeppcb', 'pascal_voc/AP33')).replace('%', ' %'),
-        'mask AP {:.3f}, AP50 {:.3f}'.format(
-            *(at_end('dsb2018', f'coco/{metric}') for metric in ('segm_mAP', 'segm_mAP_50'))
+        'mask AP {:.3f}, from random weights {:.3f}'.format(
+            *(at_end(name, 'coco/segm_mAP') for name in ('dsb2018', 'dsb2018-random'))
         ),
         f'top-1 {max(result("imagenette")["accuracy/top1"].values()):.1f} %',
         f'XS {ours["median_ms"]:.0f} ms, PVTv2-B1 {pvt["median_ms"]:.0f} ms',
