@@ -186,3 +186,19 @@ def test_the_readme_repeats_the_results():
         f'in {100 * ours["peak_mb"] / literal["peak_mb"]:.0f} % of its memory',
     ):
         assert expected in text
+
+
+@pytest.mark.parametrize(
+    ('name', 'metrics', 'shown'),
+    [
+        ('deeppcb', ('pascal_voc/AP33',), lambda ap: f'{100 * ap:.1f}'),
+        ('deeppcb', ('coco/bbox_mAP_50', 'coco/bbox_mAP'), '{:.3f}'.format),
+        ('dsb2018', ('coco/bbox_mAP', 'coco/segm_mAP', 'coco/segm_mAP_50'), '{:.3f}'.format),
+        ('dsb2018-random', ('coco/bbox_mAP', 'coco/segm_mAP', 'coco/segm_mAP_50'), '{:.3f}'.format),
+    ],
+)
+def test_the_page_of_small_sets_repeats_the_results(name, metrics, shown):
+    curves = json.loads((ROOT / f'benchmarks/{name}.json').read_text())
+    rows = [' | '.join(map(shown, curves[metric].values())) for metric in metrics]
+    page = (ROOT / 'docs/small-sets.md').read_text()
+    assert [row for row in rows if f' | {row} |\n' not in page] == []

@@ -13,10 +13,6 @@ from mmcloformer.checks.examine import check_dataset
 from tests.conftest import ROOT
 
 TEXT = (ROOT / 'docs/small-sets.md').read_text()
-CONFIGS = {
-    path.stem.rpartition('_')[2]: path for path in (ROOT / 'configs/small').glob('*_cloformer_*.py')
-}
-CONFIGS['imagenette'] = ROOT / 'configs/small/cloformer_xxs_imagenette.py'
 
 
 def write_image(path, size=(64, 64), mode='RGB'):
@@ -98,7 +94,8 @@ def test_a_snippet_makes_the_set_of_the_config(title, write, samples, tmp_path, 
         subprocess.run(['bash', '-ec', code], check=True)
     else:
         exec(code, {})
-    cfg = read_config(CONFIGS[title.lower()])
+    (config,) = (ROOT / 'configs/small').glob(f'*cloformer_xxs_{title.lower()}.py')
+    cfg = read_config(config)
     if title == 'CamVid':
         for dataset in [*cfg.train_dataloader.dataset.datasets, cfg.val_dataloader.dataset]:
             dataset.img_suffix = '.png'

@@ -24,6 +24,7 @@ test_set = dict(**dataset, ann_file='annotations/test.json', pipeline=test_pipel
 train_dataloader = dict(batch_size=8, dataset=train_set)
 val_dataloader = dict(batch_size=4, dataset=test_set)
 test_dataloader = val_dataloader
+# VOCMetric, as CocoMetric ends in an error if iou_thrs is a list.
 ap = dict(type='CocoMetric', ann_file='data/deeppcb/annotations/test.json')
 val_evaluator = [ap, dict(type='VOCMetric', iou_thrs=[0.33], eval_mode='area')]
 test_evaluator = val_evaluator

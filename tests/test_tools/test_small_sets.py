@@ -11,6 +11,7 @@ SEGMENTATION = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2']
 DETECTION = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1']
 # Untrained scores are all below the usual threshold, and without a box there is no AP.
 RETINANET = [*DETECTION, 'model.test_cfg.score_thr=0']
+SHORT = dict(bccd=RETINANET, deeppcb=RETINANET, dsb2018=DETECTION, camvid=SEGMENTATION)
 
 
 def test_train_and_evaluate_a_classifier(shapes, tool_main, tmp_path, monkeypatch):
@@ -36,16 +37,13 @@ def test_train_and_evaluate_a_classifier(shapes, tool_main, tmp_path, monkeypatc
 def test_train_and_evaluate(name, real_data, tool_main, tmp_path, monkeypatch):
     (tmp_path / 'data').symlink_to(real_data)
     monkeypatch.chdir(tmp_path)
-    whole = name.endswith(('deeppcb', 'dsb2018'))
-    sets = [''] if whole else [f'.datasets.{i}' for i in (0, 1)]
+    title = name.rpartition('_')[2]
+    sets = ['.datasets.0', '.datasets.1'] if title in ('bccd', 'camvid') else ['']
     options = [f'train_dataloader.dataset{each}.indices={8 // len(sets)}' for each in sets]
     options += ['train_dataloader.batch_size=4', 'val_dataloader.dataset.indices=2']
-    options += ['default_hooks.logger.interval=1']
-    options += dict(semantic=SEGMENTATION, mask=DETECTION, retinanet=RETINANET)[
-        name.partition('-')[0].partition('_')[0]
-    ]
+    options += ['default_hooks.logger.interval=1', *SHORT[title]]
     tool_main('train.py', CONFIGS[name], '--work-dir', 'run', '--cfg-options', *options)
     training, metrics = read_curves('run')
     assert len(training['loss']) == 2
     assert main_metric(metrics) in ('coco/segm_mAP', 'coco/bbox_mAP', 'mIoU')
-    assert ('pascal_voc/AP33' in metrics) == name.endswith('deeppcb')
+    assert ('pascal_voc/AP33' in metrics) == (title == 'deeppcb')

@@ -220,10 +220,9 @@ def test_an_evaluators_file_that_is_not_its_loaders(tool_error, config, shapes, 
 
 @pytest.mark.slow
 def test_a_compiled_step_has_the_losses_of_a_plain_one(run_logged, config, tmp_path):
-    compiled = ['compile.backend=eager']
     logs = [
         run_logged('train.py', config, '--cfg-options', *options, work_dir=tmp_path / str(i))
-        for i, options in enumerate(([], compiled))
+        for i, options in enumerate(([], ['compile.backend=eager']))
     ]
     plain, same = (re.findall(r' loss: ([\d.]+)', log) for log in logs)
     assert 'compiled' in logs[1]
