@@ -6,8 +6,6 @@ import re
 import shlex
 import shutil
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -32,17 +30,7 @@ def commands(page: Path, inline: bool = False) -> list[list[str]]:
     else:
         blocks = re.findall(r'^```bash\n(.*?)^```', text, re.DOTALL | re.MULTILINE)
         lines = [line for block in blocks for line in block.replace('\\\n', ' ').splitlines()]
-    lines = [expand(line) if '$(' in line else line for line in lines]
     return [words for line in lines if (words := shlex.split(line, comments=True))]
-
-
-def expand(line: str) -> str:
-    """Substitute the `$(...)` in a command as bash does."""
-    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
-    echo = ['bash', '-c', f'echo {line}']
-    return subprocess.run(
-        echo, env=dict(PATH=path), check=True, capture_output=True, text=True
-    ).stdout
 
 
 def anchors(page: Path) -> set[str]:
