@@ -11,7 +11,7 @@ from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
 from mmengine.structures import InstanceData, PixelData
 
-from mmcloformer.apis.config import build_model
+from mmcloformer.apis.config import build_model, read_config
 from mmcloformer.compat.mmcv_ops.standin import MissingOpError
 from mmcloformer.models import ARCHS, CloFormer
 from tests.conftest import ROOT
@@ -50,6 +50,20 @@ def test_the_doc_has_every_archs_channels():
     for arch in ('xxs', 'xs', 's'):
         channels = ', '.join(map(str, ARCHS[arch].embed_dims))
         assert f'| `{arch}` | {channels} |' in DOC
+
+
+def test_a_new_style_config(tmp_path):
+    path = tmp_path / 'config.py'
+    path.write_text(
+        'from mmpretrain.models import GlobalAveragePooling, ImageClassifier, LinearClsHead\n'
+        'from mmcloformer import CloFormer\n'
+        "default_scope = 'mmpretrain'\n"
+        "backbone = dict(type=CloFormer, arch='xxs', out_indices=(3,))\n"
+        'head = dict(type=LinearClsHead, num_classes=2, in_channels=256)\n'
+        'neck = dict(type=GlobalAveragePooling)\n'
+        'model = dict(type=ImageClassifier, backbone=backbone, neck=neck, head=head)\n'
+    )
+    assert isinstance(build_model(read_config(path)).backbone, CloFormer)
 
 
 def swap(config, line, folder):
