@@ -14,7 +14,8 @@ channels of stage i; level 3 is the output of the last block. Each level has a n
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-import torch
+import numpy as np
+from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -101,9 +102,9 @@ class CloFormer(DeployMixin, BaseModule):
         self.out_channels = tuple(settings.embed_dims[i] for i in self.out_indices)
         self.out_strides = tuple(STRIDES[i] for i in self.out_indices)
 
-        norm_cfg = _check_norm_cfg(dict(type='BN') if norm_cfg is None else norm_cfg)
-        # On the CPU also under `torch.device('meta')`.
-        rates = iter(torch.linspace(0, rate, sum(settings.depths), device='cpu').tolist())
+        norm_cfg = dict(type='BN') if norm_cfg is None else norm_cfg
+        norm_cfg = _check_norm_cfg(norm_cfg, settings.embed_dims[0] // 2)
+        rates = iter(np.linspace(0, rate, sum(settings.depths)).tolist())
         self.stem = Stem(in_channels, settings.embed_dims[0], norm_cfg)
         self.stages = nn.ModuleList()
         for stage, (dims, depth) in enumerate(zip(settings.embed_dims, settings.depths)):
@@ -281,11 +282,14 @@ def _check_out_indices(out_indices: Sequence[int]) -> tuple[int, ...]:
     )
 
 
-def _check_norm_cfg(norm_cfg: Mapping[str, Any]) -> dict[str, Any]:
-    kind = norm_cfg.get('type') if isinstance(norm_cfg, Mapping) else None
-    if not kind or (isinstance(kind, str) and MODELS.get(kind) is None):
+def _check_norm_cfg(norm_cfg: Mapping[str, Any], channels: int) -> dict[str, Any]:
+    try:
+        copied = dict(norm_cfg)
+        build_norm_layer(copied, channels)
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"norm_cfg={norm_cfg!r} must be a dict whose type is a norm of mmcv's, for example "
-            f"dict(type='BN'), dict(type='SyncBN') or dict(type='GN', num_groups=8)"
-        )
-    return dict(norm_cfg)
+            f'norm_cfg={norm_cfg!r} does not build a norm of {channels} channels '
+            f"({type(error).__name__}: {error}); use, for example, dict(type='BN'), "
+            f"dict(type='SyncBN') or dict(type='GN', num_groups=8)"
+        ) from error
+    return copied

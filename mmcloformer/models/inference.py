@@ -13,7 +13,7 @@ MAX_HIDDEN_BYTES = 16 * 2**20
 
 
 class CpuConvFFN(ConvFFN):
-    """ConvFFN that writes over its hidden map, and computes a large one in strips of rows.
+    """ConvFFN that writes over its hidden map, and computes a single large image in strips of rows.
 
     It does so on a CPU if no gradient, compiled graph or trace is asked for, and if all parts are
     convolutions that no forward hook observes.

@@ -120,7 +120,8 @@ class PooledAttention(BaseModule):
         k, v = self._split_heads(self.kv(self.pool(x)), 2)
         out = F.scaled_dot_product_attention(q, k, v)
         # This order of reshape and permute keeps a batch of one in channels_last.
-        return out.transpose(1, 2).reshape(n, h, w, -1).permute(0, 3, 1, 2)
+        out = out.transpose(1, 2).reshape(n, h, w, self.num_heads * q.shape[3])
+        return out.permute(0, 3, 1, 2)
 
     def _split_heads(self, x: Tensor, parts: int) -> Sequence[Tensor]:
         """Split `(N, parts * heads * d, H, W)` into `parts` tensors `(N, heads, H * W, d)`.

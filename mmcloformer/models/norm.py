@@ -28,7 +28,7 @@ class GroupNorm1(nn.GroupNorm):
         """Normalise a map `(N, C, H, W)`."""
         if x.is_cuda:
             # A compiler generates its own kernels, and with dynamic shapes knows no size.
-            small = not torch.compiler.is_compiling() and x[0].numel() <= MAX_LAYER_NORM
+            small = not torch.compiler.is_compiling() and x.shape[1:].numel() <= MAX_LAYER_NORM
             return self.normalize_by_layer_norm(x) if small else self.normalize_by_reduction(x)
         learns = self.affine and (self.weight.requires_grad or self.bias.requires_grad)
         # If only the weight and bias need gradients, the backward pass of torch's CPU kernel

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 import torch
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -189,6 +189,14 @@ def test_norm_cfg_reaches_every_batch_norm():
     assert not any(p.requires_grad for norm in norms for p in norm.parameters())
 
 
+def test_norm_cfg_may_name_a_norm_of_the_host():
+    """mmcv looks it up in the registry of the default scope, which the root registry is not."""
+    norms = __import__('mmpretrain.models.utils', fromlist=['LayerNorm2d'])
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        backbone = tiny(norm_cfg=dict(type='LN2d'))
+    assert isinstance(backbone.stem.conv1[1], norms.LayerNorm2d)
+
+
 def test_drop_path_rises_to_the_rate():
     rates = [b.drop_path.drop_prob for stage in CloFormer('xs').stages for b in stage]
     assert rates[0] == 0
@@ -198,6 +206,12 @@ def test_drop_path_rises_to_the_rate():
 
 def test_in_channels():
     assert tiny(in_channels=4)(torch.randn(2, 4, 32, 32))[0].shape == (2, 16, 8, 8)
+
+
+def test_an_empty_batch():
+    backbone = tiny().eval()
+    for out, channels in zip(backbone(torch.empty(0, 3, 65, 97)), backbone.out_channels):
+        assert out.shape[:2] == (0, channels)
 
 
 def test_copies_and_pickles():
@@ -250,6 +264,7 @@ def broken(**change):
         (dict(norm_cfg='BN'), ['norm_cfg', "type='BN'"]),
         (dict(norm_cfg=dict(num_groups=8)), ['norm_cfg', "type='BN'"]),
         (dict(norm_cfg=dict(type='XX')), ['norm_cfg', "type='BN'"]),
+        (dict(norm_cfg=dict(type='GN', num_groups=7)), ['norm_cfg', 'divisible by num_groups']),
     ],
 )
 def test_bad_arguments_are_named(arguments, words):

@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
     apply_activation_checkpointing,
 )
@@ -247,6 +248,13 @@ def test_built_on_the_meta_device(image):
     rates = [block.drop_path.drop_prob for block in modules_of(backbone, Block)]
     assert rates == [block.drop_path.drop_prob for block in modules_of(source, Block)]
     assert all(map(torch.equal, backbone.eval()(image), source(image)))
+
+
+def test_built_of_fake_tensors():
+    """As tools do that estimate the memory of a training."""
+    with FakeTensorMode():
+        outs = CloFormer(SEVERAL_BRANCHES)(torch.empty(2, 3, 65, 97))
+        sum(out.sum() for out in outs).backward()
 
 
 # torch's fused attention for CPUs has no batching rule.
