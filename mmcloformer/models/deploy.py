@@ -174,7 +174,7 @@ def fold_backbone(backbone: DeployMixin) -> None:
     """Fold everything that can be folded exactly.
 
     Raises:
-        DeployError: If a convolution to fold into was replaced, wrapped or parametrized.
+        DeployError: If a convolution behind a block's norm was replaced, wrapped or parametrized.
     """
     _check_convolutions(backbone)
     stem = backbone.stem
@@ -208,7 +208,7 @@ def _check_convolutions(backbone: DeployMixin) -> None:
         else:
             continue
         for part, conv in parts.items():
-            if type(conv) is not nn.Conv2d or not isinstance(conv.weight, nn.Parameter):
+            if not _is_plain(conv):
                 raise DeployError(
                     f'{name}.{part} is a {type(conv).__name__} and not a plain Conv2d, so nothing '
                     f'can be folded into it: merge or remove adapters, parametrizations and '
@@ -216,13 +216,18 @@ def _check_convolutions(backbone: DeployMixin) -> None:
                 )
 
 
+def _is_plain(conv: nn.Module) -> bool:
+    """Return whether a convolution is not replaced, wrapped or parametrized."""
+    return type(conv) is nn.Conv2d and isinstance(conv.weight, nn.Parameter)
+
+
 def _fold_batch_norm(layers: nn.Sequential) -> None:
-    """Fold the BatchNorm at index 1 into the convolution at index 0; any other norm is kept.
+    """Fold the BatchNorm at index 1 into a plain convolution at index 0; other pairs are kept.
 
     It is replaced by Identity so that later keys do not shift.
     """
     conv, norm = cast(nn.Conv2d, layers[0]), layers[1]
-    if isinstance(norm, _BatchNorm):
+    if _is_plain(conv) and isinstance(norm, _BatchNorm):
         layers[0] = fuse_conv_bn_eval(conv, norm)
         layers[1] = nn.Identity()
 

@@ -5,6 +5,7 @@ import torch
 from mmengine.registry import init_default_scope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import parametrizations
 
 from mmcloformer import CloFormer
 from mmcloformer.errors import CheckpointError
@@ -49,6 +50,29 @@ def test_other_norms_stay():
     backbone = trained(norm_cfg=dict(type='GN', num_groups=2))
     other = deployed(backbone)
     assert isinstance(other.stem.conv1[1], nn.GroupNorm)
+    assert_equal_outputs(other, backbone, torch.randn(2, 3, 64, 64))
+
+
+class Adapted(nn.Conv2d):
+    """A convolution with an adapter beside it."""
+
+    def __init__(self, conv):
+        fields = ('in_channels', 'out_channels', 'kernel_size', 'stride', 'padding')
+        super().__init__(*(getattr(conv, field) for field in fields))
+        self.adapter = copy.deepcopy(conv)
+
+    def forward(self, x):
+        return super().forward(x) + self.adapter(x)
+
+
+@pytest.mark.parametrize('change', [Adapted, parametrizations.spectral_norm])
+@pytest.mark.parametrize('name', ['stem.conv2', 'stages.0.0.shortcut'])
+def test_changed_convolutions_keep_their_batch_norm(name, change):
+    backbone = trained()
+    layers = backbone.get_submodule(name)
+    layers[0] = change(layers[0]).eval()
+    other = deployed(backbone)
+    assert isinstance(other.get_submodule(name)[1], nn.BatchNorm2d)
     assert_equal_outputs(other, backbone, torch.randn(2, 3, 64, 64))
 
 
