@@ -130,8 +130,8 @@ def load_pretrained(module: nn.Module, checkpoint: str, prefix: str | None = Non
     state_dict = get_state_dict(loaded, checkpoint)
     if prefix is None:
         prefix = 'backbone.' if any(k.startswith('backbone.') for k in state_dict) else ''
-    elif prefix and not prefix.endswith('.'):
-        prefix += '.'
+    else:
+        prefix = strip_wrapper_prefixes(prefix and f'{prefix.removesuffix(".")}.')
     state_dict = {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
     try:
         _check_complete(module, module.state_dict(), state_dict)

@@ -57,14 +57,14 @@ def wrapped(prefix, state_dict):
     return {prefix + key: value for key, value in state_dict.items()}
 
 
-@pytest.mark.parametrize('init_cfg', [{}, dict(prefix='backbone.'), dict(prefix='backbone')])
-def test_classifier_into_detector(source, classifier, init_cfg):
+@pytest.mark.parametrize('prefix', [None, 'backbone.', 'backbone', 'module.backbone'])
+def test_classifier_into_detector(source, classifier, prefix):
     messages = []
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())
     MMLogger.get_current_instance().addHandler(handler)
     backbone = CloFormer(
-        SEVERAL_BRANCHES, out_indices=(1, 2, 3), init_cfg=pretrained(classifier, **init_cfg)
+        SEVERAL_BRANCHES, out_indices=(1, 2, 3), init_cfg=pretrained(classifier, prefix=prefix)
     )
     backbone.init_weights()
     expected = source.backbone.state_dict()
