@@ -133,10 +133,9 @@ def load_from_package(
             f'{path} {problem}: install mmcloformer again or, in a clone, run '
             f'`git checkout -- {path.name}` in {folder}'
         )
-    device = str(map_location) if isinstance(map_location, (str, torch.device)) else 'cpu'
-    with safe_open(path, 'pt', device) as file:
+    with safe_open(path, 'pt') as file:
         meta = json.loads(file.metadata()[_META])
-        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    weights = read_checkpoint(path, map_location)
     state_dict = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
     meta['dataset_meta'] = dict(classes=tuple(meta.pop('classes')))
     return dict(state_dict=state_dict, meta=meta)
