@@ -41,7 +41,8 @@ def make_graph(model: nn.Module, half: bool = False) -> Graph:
     Args:
         model: A classifier of mmpretrain, a segmentor of mmseg, RetinaNet, Faster, Mask or Cascade
             R-CNN of mmdet, or a CloFormer alone; in evaluation mode and with its weights loaded.
-        half: Use float16 weights and activations; the steps after the heads stay in float32.
+        half: Use float16 weights and activations; norms and the steps after the heads stay in
+            float32.
 
     Raises:
         ExportError: If the model is of another type.
@@ -52,7 +53,7 @@ def make_graph(model: nn.Module, half: bool = False) -> Graph:
     flatten_attention(graph)
     # ExecuTorch takes weights in this layout only.
     graph.eval().to(memory_format=torch.contiguous_format)
-    return graph.half() if half else graph
+    return _to_half(graph) if half else graph
 
 
 def export_onnx(
@@ -156,6 +157,17 @@ _GRAPHS: tuple[tuple[str, str, type[Graph]], ...] = (
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.aten.scaled_dot_product_attention.default: attention
 }
+
+
+def _to_half(graph: Graph) -> Graph:
+    """Convert to float16, except for the norms: some runtimes would add up a map in float16."""
+    graph.half()
+    for norm in graph.modules():
+        if isinstance(norm, nn.GroupNorm):
+            norm.float()
+            norm.register_forward_pre_hook(lambda _, inputs: inputs[0].float())
+            norm.register_forward_hook(lambda _, __, out: out.half())
+    return graph
 
 
 def _count_parts(queries: int, score_bytes: int) -> int:
