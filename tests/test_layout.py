@@ -46,16 +46,16 @@ def imports(name: str) -> Iterator[str]:
 GRAPH = {name: set(imports(name)) for name in FILES}
 
 
-def room(name: str) -> str:
-    """Return the room of a module of the package: a folder or module directly below it."""
+def part(name: str) -> str:
+    """Return the folder or module directly below the package that a module belongs to."""
     return name.split('.')[1] if '.' in name else '__init__'
 
 
-ROOMS: dict[str, set[str]] = {}
+PARTS: dict[str, set[str]] = {}
 for importer, targets in GRAPH.items():
     if importer.split('.')[0] == 'mmcloformer':
-        found = ROOMS.setdefault(room(importer), set())
-        found |= {room(target) for target in targets} - {room(importer)}
+        found = PARTS.setdefault(part(importer), set())
+        found |= {part(target) for target in targets} - {part(importer)}
 
 
 def find_circle(graph: dict[str, set[str]]) -> list[str]:
@@ -68,17 +68,17 @@ def find_circle(graph: dict[str, set[str]]) -> list[str]:
 
 
 def test_the_parser_sees_every_form_of_import(tmp_path, monkeypatch):
-    package = tmp_path / 'mmcloformer/room'
+    package = tmp_path / 'mmcloformer/part'
     package.mkdir(parents=True)
     (package / '__init__.py').write_text('from .file import name\n')
     (package / 'file.py').write_text(
         'import mmcloformer.errors\nfrom .. import models\nfrom ..models import CloFormer\n'
         'def function():\n    from ..checkpoint.files import read_checkpoint\n    import torch\n'
     )
-    monkeypatch.setitem(FILES, 'mmcloformer.room', package / '__init__.py')
-    monkeypatch.setitem(FILES, 'mmcloformer.room.file', package / 'file.py')
-    assert set(imports('mmcloformer.room')) == {'mmcloformer.room.file'}
-    assert set(imports('mmcloformer.room.file')) == {
+    monkeypatch.setitem(FILES, 'mmcloformer.part', package / '__init__.py')
+    monkeypatch.setitem(FILES, 'mmcloformer.part.file', package / 'file.py')
+    assert set(imports('mmcloformer.part')) == {'mmcloformer.part.file'}
+    assert set(imports('mmcloformer.part.file')) == {
         'mmcloformer.errors',
         'mmcloformer.models',
         'mmcloformer.checkpoint.files',
@@ -89,16 +89,16 @@ def test_no_files_import_each_other_in_a_circle():
     assert find_circle(GRAPH) == []
 
 
-def test_no_rooms_import_each_other_in_a_circle():
-    assert find_circle(ROOMS) == []
+def test_no_parts_import_each_other_in_a_circle():
+    assert find_circle(PARTS) == []
 
 
 def test_a_circle_is_found():
     assert set(find_circle({'a': {'b'}, 'b': {'c'}, 'c': {'a'}, 'd': {'a'}})) == {'a', 'b', 'c'}
 
 
-def test_the_network_needs_no_other_room():
-    assert ROOMS['models'] <= {'errors', 'checkpoint'}
+def test_the_network_needs_no_other_part():
+    assert PARTS['models'] <= {'errors', 'checkpoint'}
 
 
 HOSTS = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'torch')
@@ -138,7 +138,7 @@ def test_only_compat_changes_a_host():
     assert {
         name: found
         for name in FILES
-        if name.startswith('mmcloformer.') and room(name) != 'compat'
+        if name.startswith('mmcloformer.') and part(name) != 'compat'
         if (found := list(changes_of_hosts(FILES[name].read_text())))
     } == {}
 
@@ -160,11 +160,11 @@ def test_a_change_of_a_host_is_found(statement):
     assert not list(changes_of_hosts(imports + 'own = hub.a\nown["a"] = 1\nhub = None\n'))
 
 
-def test_the_map_draws_the_imports_between_rooms():
+def test_the_map_draws_the_imports_between_parts():
     """On failure, the expected rows are those to write into the table of docs/code.md."""
     found = {
         f'| `{name}` | {", ".join(f"`{other}`" for other in sorted(used)) or "-"} |'
-        for name, used in ROOMS.items()
+        for name, used in PARTS.items()
     }
     page = (ROOT / 'docs/code.md').read_text()
     drawn = {*re.findall(r'^\| `\w+` \| [\w`, -]* \|$', page, re.MULTILINE)}

@@ -133,7 +133,7 @@ def resume_run(checkpoint, work_dir, /, *, epochs=3, hooks=HOOKS, **settings):
     handler.emit = lambda record: warnings.append((Path(record.pathname).parent.name, record))
     runner.logger.addHandler(handler)
     runner.train()
-    text = '\n'.join(record.getMessage() for room, record in warnings if room == 'engine')
+    text = '\n'.join(record.getMessage() for part, record in warnings if part == 'engine')
     return runner, text
 
 
