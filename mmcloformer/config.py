@@ -10,6 +10,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any, NamedTuple
 
+import mmengine.registry
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.model import BaseDataPreprocessor
@@ -129,17 +130,21 @@ class ConfigView:
             kind: A `type`, or the settings that hold it.
             registry: Name of the registry, such as `DATASETS`.
         """
-        scope = self.cfg.get('default_scope')
+        scope = self.cfg.get('default_scope') or 'mmengine'
+    @property
+    def scope(self) -> str:
+        """The scope in which the host looks up the names of classes."""
+        return str(self.cfg.get('default_scope') or self.host or 'mmengine')
+
         if isinstance(kind, Mapping):
             scope = kind.get('_scope_') or scope  # mmengine marks the configs of another host.
             kind = kind.get('type')
         if not isinstance(kind, str):
             return kind
-        try:
-            registries = import_module(f'{scope or "mmengine"}.registry')
-        except ImportError:  # A project whose registries are elsewhere.
-            registries = import_module('mmengine.registry')
-        return getattr(registries, registry).get(kind)
+        root = getattr(mmengine.registry, registry)
+        with suppress(ImportError):  # A project whose registries are elsewhere.
+            import_module(f'{scope}.registry')
+        return (root._search_child(scope) or root).get(kind)
 
     def entry(self, settings: Any, field: str, registry: str) -> Entry:
         """Return a part of the config with its class.
@@ -196,7 +201,7 @@ class ConfigView:
 
     def build_dataset(self, settings: Mapping[str, Any], **changes: Any) -> Any:
         """Build a data set as the host does, whatever the default scope of this process is."""
-        with DefaultScope.overwrite_default_scope(self.host):
+        with DefaultScope.overwrite_default_scope(self.scope):
             return DATASETS.build({**settings, **changes})
 
     def steps(self, pipeline: Any, field: str) -> tuple[Entry, ...]:

@@ -1,5 +1,11 @@
+import sys
+from types import ModuleType
+
 import pytest
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.registry import DATASETS as ROOT_DATASETS
+from mmengine.registry import Registry
 
 from mmcloformer import CloFormer
 from mmcloformer.config import HOSTS, ConfigView, walk
@@ -36,6 +42,27 @@ def test_a_subclass_of_the_user_belongs_to_the_host_of_its_base(host):
     base = spell(host, 'MODELS', MODELS[host], 'itself')
     own = type('Own', (base,), {})
     assert ConfigView(Config(dict(model=dict(type=own)))).host == host
+
+
+@pytest.fixture
+def project(monkeypatch):
+    """A project with a registry of data sets only; returns a class that it registers."""
+    registry = ModuleType('a_project.registry')
+    registry.DATASETS = Registry('dataset', parent=ROOT_DATASETS, scope='a_project')
+    monkeypatch.setitem(sys.modules, 'a_project', ModuleType('a_project'))
+    monkeypatch.setitem(sys.modules, 'a_project.registry', registry)
+    yield registry.DATASETS.register_module(module=type('OwnSet', (BaseDataset,), {}))
+    del ROOT_DATASETS.children['a_project']
+
+
+def test_names_of_a_project_are_found_in_its_scope(host, project):
+    model = dict(type=spell(host, 'MODELS', MODELS[host], 'scoped'))
+    view = ConfigView(Config(dict(default_scope='a_project', model=model)))
+    settings = dict(type='OwnSet', lazy_init=True)
+    assert view.resolve(settings, 'DATASETS') is project
+    assert view.resolve('NoSuchMetric', 'METRICS') is None  # It has no registry of metrics.
+    assert type(view.build_dataset(settings)) is project
+    assert (view.host, view.scope) == (host, 'a_project')
 
 
 def test_an_unknown_type_has_no_class(host):

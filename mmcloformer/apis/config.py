@@ -11,7 +11,7 @@ from typing import Any
 from mmcv.transforms import LoadAnnotations
 from mmengine.config import Config
 from mmengine.model import BaseModel, revert_sync_batchnorm
-from mmengine.registry import init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import CheckpointLoader
 
 from ..checks.channels import backbone_channels, check_channels
@@ -54,19 +54,19 @@ def build_model(cfg: Config) -> BaseModel:
         ConfigError: If the config has no model, its `default_scope` is not one of the hosts, or
             normalisation and backbone have other numbers of channels.
     """
-    scope = ConfigView(cfg).host
-    if scope is None:
+    view = ConfigView(cfg)
+    if view.host is None:
         raise ConfigError(
             'the config needs a model of a host and a default_scope, one of '
             f'{", ".join(HOSTS)}; default_scope is {cfg.get("default_scope")}'
         )
     check_channels(cfg)
-    init_default_scope(scope)
+    init_default_scope(view.scope)
     settings = copy.deepcopy(cfg.model)
     if cfg.get('data_preprocessor') is not None:  # mmpretrain keeps it outside of the model.
         settings.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
-    import_module(f'{scope}.models')
-    model: BaseModel = import_module(f'{scope}.registry').MODELS.build(settings)
+    import_module(f'{view.host}.models')
+    model: BaseModel = MODELS.build(settings)
     return model
 
 

@@ -73,16 +73,16 @@ class ImageReader:
     """
 
     def __init__(self, cfg: Config) -> None:
-        host = ConfigView(cfg).host
-        if host is None:
+        view = ConfigView(cfg)
+        if view.host is None:
             raise ConfigError(
                 f'default_scope={cfg.get("default_scope")!r} of the config is unknown; use one of '
                 f'{join_first(HOSTS)}'
             )
         check_channels(cfg, ('test',))
-        init_default_scope(host)
-        import_module(f'{host}.datasets')
-        self.host = host
+        init_default_scope(view.scope)
+        import_module(f'{view.host}.datasets')
+        self.host = view.host
         self.steps = Compose([dict(step.settings) for step in inference_steps(cfg)]).transforms
 
     def reads(self, path: str) -> bool:

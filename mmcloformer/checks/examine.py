@@ -69,7 +69,7 @@ def check_dataset(cfg: Config, workers: int) -> Findings:
     if view.loader('test').get('dataset') == view.loader('val').get('dataset'):
         splits = [split for split in splits if split != 'test' or 'val' not in splits]
     check_present(cfg, splits)
-    init_default_scope(view.host or 'mmengine')
+    init_default_scope(view.scope)
     problems = [
         *config_problems(view, splits),
         *evaluator_problems(view, SPLITS),
