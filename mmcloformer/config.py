@@ -158,8 +158,9 @@ class ConfigView:
         return Entry(field, settings, self.resolve(settings, registry))
 
     def loader(self, split: str) -> Mapping[str, Any]:
-        """Return the settings of a split's loader; empty without one."""
-        return self.cfg.get(f'{split}_dataloader') or {}
+        """Return the settings of a split's loader; empty without one, and for a list of several."""
+        found = self.cfg.get(f'{split}_dataloader')
+        return found if isinstance(found, Mapping) else {}
 
     def datasets(self, *splits: str) -> Iterator[DatasetEntry]:
         """Yield the data sets of some of `SPLITS`, those inside of wrappers included."""
@@ -213,13 +214,15 @@ class ConfigView:
     def evaluators(self, *splits: str) -> Iterator[Entry]:
         """Yield the evaluators of some splits, one or several each."""
         for split in splits:
-            field = f'{split}_evaluator'
-            found = self.cfg.get(field)
-            if isinstance(found, Mapping):
-                yield self.entry(found, field, 'METRICS')
-            for index, each in _listed(found):
-                if isinstance(each, Mapping):
-                    yield self.entry(each, f'{field}.{index}', 'METRICS')
+            yield from self._metrics(self.cfg.get(f'{split}_evaluator'), f'{split}_evaluator')
+
+    def _metrics(self, found: Any, field: str) -> Iterator[Entry]:
+        for index, each in _listed(found):
+            yield from self._metrics(each, f'{field}.{index}')
+        if isinstance(found, Mapping) and 'metrics' in found:
+            yield from self._metrics(found['metrics'], f'{field}.metrics')
+        elif isinstance(found, Mapping):
+            yield self.entry(found, field, 'METRICS')
 
     def ignored_labels(self, *splits: str) -> dict[str, int]:
         """Return the values of label maps that mmseg leaves out, by field of what leaves them out.

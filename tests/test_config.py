@@ -96,6 +96,16 @@ def test_one_evaluator_or_several(host):
     fields = [each.field for each in view.evaluators('val', 'test')]
     assert fields == ['val_evaluator', 'test_evaluator.0', 'test_evaluator.1']
     assert all(each.kind.__name__ == METRICS[host] for each in view.evaluators('test'))
+    view.cfg.val_evaluator = dict(type='Evaluator', metrics=one)
+    view.cfg.test_evaluator = [dict(metrics=[one])]  # For a loop of several loaders.
+    fields = [each.field for each in view.evaluators('val', 'test')]
+    assert fields == ['val_evaluator.metrics', 'test_evaluator.0.metrics.0']
+
+
+def test_a_list_of_loaders_is_left_to_the_loop_that_takes_it(host):
+    loader = dict(dataset=dict(type=DATASETS[host]))
+    view = ConfigView(Config(dict(default_scope=host, val_dataloader=[loader, loader])))
+    assert [*view.datasets('val')] == []
 
 
 def test_the_preprocessor_has_the_default_class_of_the_host(host):

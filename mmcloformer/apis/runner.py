@@ -49,7 +49,8 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.launcher != 'none':
         _start_processes(cfg)
     for split in SPLITS:
-        if loader := cfg.get(f'{split}_dataloader'):
+        # Loops of other projects take a list of loaders.
+        if isinstance(loader := cfg.get(f'{split}_dataloader'), dict):
             _complete_loader(loader, ConfigView(cfg).host)
     return cfg
 

@@ -57,25 +57,19 @@ def augment_test(cfg: Config) -> None:
     kind = getattr(import_module(f'{view.host}.models'), _MODELS[view.host])
     model = cfg.get('tta_model') or ConfigDict(type=f'{kind.__module__}.{kind.__name__}')
     if view.host == 'mmdet' and view.entry(model, 'tta_model', 'MODELS').is_a(kind):
-        if 'segm' in _metrics(view):
-            raise ConfigError(
-                f'--tta merges boxes only (DetTTAModel), but test_evaluator.metric is '
-                f'{_metrics(view)}; add --cfg-options test_evaluator.metric=bbox'
-            )
+        for evaluator in view.evaluators('test'):
+            metric, field = evaluator.settings.get('metric'), f'{evaluator.field}.metric'
+            if 'segm' in (metric or ()):
+                raise ConfigError(
+                    f'--tta merges boxes only (DetTTAModel), but {field} is {metric}; '
+                    f'add --cfg-options {field}=bbox'
+                )
         model.setdefault('tta_cfg', ConfigDict(_BOXES))
     for found in view.datasets('test'):
         dataset: Any = found.entry.settings
         if 'pipeline' in dataset:
             dataset['pipeline'] = cfg.get('tta_pipeline') or _with_mirror_image(view, dataset)
     cfg.model = ConfigDict(**model, module=cfg.model)
-
-
-def _metrics(view: ConfigView) -> list[str]:
-    found: list[str] = []
-    for evaluator in view.evaluators('test'):
-        metric = evaluator.settings.get('metric') or []
-        found += [metric] if isinstance(metric, str) else metric
-    return found
 
 
 def _with_mirror_image(view: ConfigView, dataset: Any) -> list[dict[str, Any]]:

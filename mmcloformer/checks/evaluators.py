@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dataset import ConcatDataset
+from mmengine.evaluator import Evaluator
 
 from ..config import ConfigView, Entry
 from ..errors import join_first
@@ -28,7 +29,8 @@ def evaluator_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Prob
     Args:
         view: The config; nothing is yielded unless its host is mmdet.
         splits: Which of `train`, `val` and `test` to check. Data sets in wrappers other than
-            `ConcatDataset`, and files on other back ends, are left to the host.
+            `ConcatDataset`, files on other back ends, and evaluators in a class other than
+            mmengine's `Evaluator` are left to the host.
     """
     if view.host != 'mmdet':
         return
@@ -43,6 +45,9 @@ def evaluator_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Prob
 def _split_problems(view: ConfigView, split: str) -> Iterator[Problem]:
     from mmdet.evaluation import CocoMetric, CocoPanopticMetric
 
+    whole = view.entry(view.cfg.get(f'{split}_evaluator'), '', 'EVALUATOR')
+    if 'metrics' in whole.settings and whole.kind not in (None, Evaluator):
+        return
     evaluators = [
         each
         for each in view.evaluators(split)

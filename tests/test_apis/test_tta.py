@@ -11,6 +11,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmcloformer.apis.config import build_model, read_config
 from mmcloformer.apis.tta import augment_test
 from mmcloformer.config import ConfigView, walk
+from mmcloformer.errors import ConfigError
 from tests.conftest import ROOT, coco_options
 from tests.spelling import SPELLINGS, spell
 
@@ -160,6 +161,13 @@ def test_a_detector_merges_boxes_of_both_sides(tested):
         assert boxes.min() >= 0
         assert (boxes[:, 2] <= width).all()
         assert (boxes[:, 3] <= height).all()
+
+
+def test_the_advice_about_masks_names_the_field_of_the_metric():
+    cfg = read_config(DEMO / 'mask-rcnn_cloformer_xxs_shapes.py')
+    cfg.test_evaluator = dict(metrics=[dict(type='VOCMetric'), cfg.test_evaluator])
+    with pytest.raises(ConfigError, match=r'--cfg-options test_evaluator.metrics.1.metric=bbox'):
+        augment_test(cfg)
 
 
 def test_masks_are_refused_with_advice(shapes, tool_error, tmp_path):

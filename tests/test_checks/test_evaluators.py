@@ -97,8 +97,12 @@ def test_two_sets_with_the_same_ids_under_one_evaluator(cfg, root, spelling):
     assert '4 ids in common (image_id 1, 2, 3, 4)' in found.found
     cfg.val_evaluator.pop('ann_file')
     assert problem(cfg) == found
+    metric = dict(cfg.val_evaluator)
+    for kind in ('Evaluator', None):
+        cfg.val_evaluator = dict(metrics=[metric], **dict(type=kind) if kind else {})
+        assert problem(cfg) == found._replace(field='val_evaluator.metrics.0')
     several = dict(type='MultiDatasetsEvaluator', dataset_prefixes=['a', 'b'])
-    cfg.val_evaluator = dict(several, metrics=[dict(cfg.val_evaluator)] * 2)
+    cfg.val_evaluator = dict(several, metrics=[metric] * 2)
     assert problems(cfg) == []
 
 
