@@ -141,9 +141,13 @@ def _start_processes(cfg: Config) -> None:
     if cfg.launcher == 'slurm':
         _read_slurm(os.environ)
     dist.init_process_group('gloo')
-    cfg.model_wrapper_cfg = dict(
-        type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None
-    )
+    if cfg.get('model_wrapper_cfg') is None:
+        cfg.model_wrapper_cfg = dict(
+            type='MMDistributedDataParallel',
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+            device_ids=None,
+        )
 
 
 def _read_slurm(env: MutableMapping[str, str]) -> None:

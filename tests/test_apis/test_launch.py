@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from mmcloformer.apis.cli import base_parser, exit_on_user_error
 from mmcloformer.apis.runner import (
     _replace_sync_bn,
+    _start_processes,
     check_once,
     guard_training,
     load_config,
@@ -81,6 +82,23 @@ def test_settings_of_workers_are_for_loaders_with_workers(name, setting):
     known = ('num_workers', 'persistent_workers', 'prefetch_factor', 'timeout')
     kept = {k: v for k, v in cfg.val_dataloader.items() if k in (*known, 'multiprocessing_context')}
     assert list(DataLoader([1, 2], **kept)) == [torch.tensor([1]), torch.tensor([2])]
+
+
+@pytest.mark.parametrize(
+    ('settings', 'found'),
+    [
+        ({}, dict(find_unused_parameters=False, broadcast_buffers=False)),
+        (dict(find_unused_parameters=True), dict(find_unused_parameters=True)),
+        (dict(model_wrapper_cfg=dict(static_graph=True)), dict(static_graph=True)),
+    ],
+)
+def test_the_config_says_how_models_are_wrapped_on_cpus(monkeypatch, settings, found):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(torch.distributed, 'init_process_group', lambda backend: None)
+    cfg = Config(dict(settings, launcher='pytorch'))
+    _start_processes(cfg)
+    assert found.items() <= dict(cfg.model_wrapper_cfg).items()
+    assert cfg.model_wrapper_cfg.get('device_ids') is None
 
 
 def test_the_work_dir_is_named_after_the_config():
