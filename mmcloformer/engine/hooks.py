@@ -41,7 +41,7 @@ class FiniteLossHook(Hook):
         scalars = runner.message_hub.log_scalars
         losses = {
             name: scalars[f'train/{name}'].current()
-            for name in outputs
+            for name in outputs or ()
             if 'loss' in name and f'train/{name}' in scalars
         }
         if not all(map(math.isfinite, losses.values())):

@@ -1,5 +1,6 @@
 """Resuming a run: choosing the checkpoint, checking it, and what the host does not restore."""
 
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook, Hook
 from mmengine.registry import HOOKS
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
 from ..errors import CheckpointError
 
@@ -40,7 +41,8 @@ def resume_from_last_whole(cfg: Config) -> str | None:
 
     # mmengine drops a hook that is None.
     hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-    patterns = {'epoch_*.pth', 'iter_*.pth', hook.get('filename_tmpl', '').replace('{}', '*')}
+    own = re.sub(r'{.*?}', '*', hook.get('filename_tmpl') or '')
+    patterns = {'epoch_*.pth', 'iter_*.pth', own}
     folders = {work_dir, Path(named).parent if named else work_dir}
     files = {
         file for folder in folders for pattern in patterns - {''} for file in folder.glob(pattern)
@@ -234,7 +236,9 @@ def _is_in(text: Any, cfg: Config, field: str) -> bool:
 
 
 def _is_validation_due(loop: Any) -> bool:
-    """Return whether a host's loop validates after the epoch or iteration that it resumes from."""
+    """Return whether a loop validates after the epoch or iteration that it resumes from."""
+    if not isinstance(loop, (EpochBasedTrainLoop, IterBasedTrainLoop)):  # It validates as it likes.
+        return False
     loop._decide_current_val_interval()
     done, end = loop.iter, loop.max_iters
     if isinstance(loop, EpochBasedTrainLoop):

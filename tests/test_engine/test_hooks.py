@@ -38,6 +38,17 @@ def test_a_diverging_run_stops_and_keeps_the_last_good_checkpoint(tmp_path):
         assert all(weight.isfinite().all() for weight in weights)
 
 
+class Silent(Toy):
+    """Reports no losses."""
+
+    def train_step(self, data, optim_wrapper):
+        super().train_step(data, optim_wrapper)
+
+
+def test_a_model_that_reports_no_losses_is_trained(tmp_path):
+    assert train(tmp_path, 'FiniteLossHook', model=Silent()).iter == 2
+
+
 def test_infinite_weights_after_a_finite_loss_are_not_saved(tmp_path):
     with pytest.raises(DivergenceError, match='2 weights are not finite, first layer'):
         train(tmp_path, 'FiniteLossHook', model=Poisoned(), checkpoint=dict(by_epoch=False))

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import LOOPS
+from mmengine.runner import BaseLoop
 
 from mmcloformer.checkpoint import read_checkpoint
 from mmcloformer.engine.resuming import resume_from_last_whole
@@ -99,16 +101,20 @@ def test_what_only_the_host_can_judge_is_left_to_it(work_dir):
         assert (cfg.load_from, note) == (named, None)
 
 
-def test_names_that_the_config_gives_them(work_dir):
-    (work_dir / 'epoch_2.pth').rename(work_dir / 'ckpt_2.pth')
+@pytest.mark.parametrize(('template', 'name'), [('ckpt_{}.pth', '2'), ('ckpt_{:03d}.pth', '002')])
+def test_names_that_the_config_gives_them(work_dir, template, name):
+    (work_dir / 'epoch_2.pth').rename(work_dir / f'ckpt_{name}.pth')
     for damaged in ('epoch_1.pth', LAST):
         (work_dir / damaged).write_bytes(b'PK')
     (work_dir / 'last_checkpoint').write_bytes(b'\xff\xfe')
-    hooks = dict(checkpoint=dict(filename_tmpl='ckpt_{}.pth'))
-    assert resume(work_dir, default_hooks=hooks)[0].load_from == str(work_dir / 'ckpt_2.pth')
+    hooks = dict(checkpoint=dict(filename_tmpl=template))
+    assert resume(work_dir, default_hooks=hooks)[0].load_from == str(work_dir / f'ckpt_{name}.pth')
 
 
-@pytest.mark.parametrize('hooks', [None, {}, dict(checkpoint=None), dict(logger=None)])
+@pytest.mark.parametrize(
+    'hooks',
+    [None, {}, dict(checkpoint=None), dict(logger=None), dict(checkpoint=dict(filename_tmpl=None))],
+)
 def test_configs_that_drop_hooks(work_dir, hooks):
     (work_dir / LAST).write_bytes(b'half')
     assert resume(work_dir, default_hooks=hooks)[0].load_from == str(work_dir / 'epoch_2.pth')
@@ -362,3 +368,19 @@ def test_a_validation_that_is_not_due_is_not_repeated(tmp_path, settings):
     settings['train_cfg']['max_epochs'] = 4
     runner = validate(tmp_path, [0.2], resume=True, **settings)
     assert runner.epoch == 4
+
+
+class OwnLoop(BaseLoop):
+    """A loop of a project, which validates as it likes."""
+
+    iter = max_iters = epoch = max_epochs = 1
+
+    def run(self):
+        self.is_run = True
+
+
+def test_a_loop_of_another_project_validates_by_itself(tmp_path):
+    LOOPS.register_module(module=OwnLoop, force=True)
+    validate(tmp_path, [0.1], checkpoint=dict(save_best='acc'))
+    settings = dict(checkpoint=dict(save_best='acc'), train_cfg=dict(type='OwnLoop'))
+    assert validate(tmp_path, [], resume=True, **settings).train_loop.is_run
