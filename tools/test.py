@@ -46,8 +46,11 @@ def main() -> None:
     use_dtype(cfg, args.dtype)
     runner = build_runner(cfg)
     if args.out:
-        runner.test_evaluator.metrics.append(build_dump_metric(ConfigView(cfg).host, args.out))
+        dump = build_dump_metric(ConfigView(cfg).host, args.out)
+        runner.test_evaluator.metrics.append(dump)
     runner.test()
+    if args.out and dump.results:  # mmdet's MultiDatasetsEvaluator asks one metric per data set.
+        dump.evaluate(len(runner.test_dataloader.dataset))
 
 
 if __name__ == '__main__':

@@ -95,6 +95,28 @@ def test_testing_prints_ap_dumps_and_draws(run_logged, config, trained, tmp_path
     assert 0 <= metrics['coco/bbox_mAP'] <= 1
 
 
+SEVERAL = """
+_base_ = '{config}'
+one = _base_.test_dataloader.dataset
+test_dataloader = dict(dataset=dict(_delete_=True, type='ConcatDataset', datasets=[one, one]))
+test_evaluator = dict(
+    _delete_=True, type='MultiDatasetsEvaluator', dataset_prefixes=['a', 'b'],
+    metrics=[_base_.test_evaluator] * 2,
+)
+"""
+
+
+def test_predictions_of_several_data_sets_are_dumped(run_logged, config, trained, tmp_path):
+    (tmp_path / 'config.py').write_text(SEVERAL.format(config=config))
+    log = run_logged(
+        'test.py', tmp_path / 'config.py', trained / 'epoch_1.pth',
+        '--out', tmp_path / 'predictions.pkl', '--cfg-options', work_dir=tmp_path,
+    )  # fmt: skip
+    assert 'b/coco/bbox_mAP:' in log
+    with (tmp_path / 'predictions.pkl').open('rb') as file:
+        assert len(pickle.load(file)) == 8
+
+
 def test_the_hosts_own_tool_runs_the_config(config, tmp_path):
     """As `mim train mmdet CONFIG` does: nothing of ours is imported but by the config."""
     tool = Path(mmdet.__file__).parent / '.mim' / 'tools' / 'train.py'
