@@ -51,6 +51,14 @@ class DatasetEntry(NamedTuple):
     steps: tuple[Entry, ...]
     split: str
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the steps read files by their paths on this machine, as far as is known."""
+        remote = ('backend_args', 'file_client_args')
+        return all(is_in_hosts(step.kind) for step in self.steps[:1]) and not any(
+            step.settings.get(key) for step in self.steps for key in remote
+        )
+
 
 class Node(NamedTuple):
     """A value of a config, at any depth.
@@ -123,6 +131,11 @@ class ConfigView:
         packages = (base.__module__.partition('.')[0] for base in getattr(model, '__mro__', ()))
         return next((name for name in packages if name in HOSTS), None)
 
+    @property
+    def scope(self) -> str:
+        """The scope in which the host looks up the names of classes."""
+        return str(self.cfg.get('default_scope') or self.host or 'mmengine')
+
     def resolve(self, kind: Any, registry: str) -> Any:
         """Return the class that the host builds, or None if it has no such class.
 
@@ -131,11 +144,6 @@ class ConfigView:
             registry: Name of the registry, such as `DATASETS`.
         """
         scope = self.cfg.get('default_scope') or 'mmengine'
-    @property
-    def scope(self) -> str:
-        """The scope in which the host looks up the names of classes."""
-        return str(self.cfg.get('default_scope') or self.host or 'mmengine')
-
         if isinstance(kind, Mapping):
             scope = kind.get('_scope_') or scope  # mmengine marks the configs of another host.
             kind = kind.get('type')
@@ -212,7 +220,7 @@ class ConfigView:
         )
 
     def evaluators(self, *splits: str) -> Iterator[Entry]:
-        """Yield the evaluators of some splits, one or several each."""
+        """Yield the evaluators of some splits: one, several, or those of an `Evaluator`."""
         for split in splits:
             yield from self._metrics(self.cfg.get(f'{split}_evaluator'), f'{split}_evaluator')
 

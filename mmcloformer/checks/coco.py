@@ -29,6 +29,8 @@ _FIELDS = dict(
     # pycocotools reads these from every annotation when it builds its index.
     annotations=('id', 'image_id', 'category_id'),
 )
+# LVIS names no files of images, and has no crowds.
+_LVIS_FIELDS = _FIELDS | dict(images=('id',))
 # Pixels by which rounding may move a box over the edge of its image, or away from its mask.
 _TOLERANCE = 2
 # Boxes written as corners end far outside: by this share of a side, in more than a few boxes.
@@ -83,19 +85,22 @@ def coco_problems(
     """
     if view.host != 'mmdet':
         return
-    from mmdet.evaluation import CocoMetric
+    from mmdet.evaluation import CocoMetric, LVISMetric
 
     read = lru_cache(maxsize=1)(read_coco)  # A loader and its evaluator mostly share a file.
     for split in splits:
         loaded: dict[str, tuple[str, ...]] = {}
-        for dataset, steps, _ in view.datasets(split):
+        for leaf in view.datasets(split):
+            dataset = leaf.entry
             path, classes = local_file(dataset), class_names(dataset)
             if path and classes and _is_loaded_by_mmdet(dataset):
                 loaded[os.path.realpath(path)] = classes
                 masks = any(
-                    step.is_a(LoadAnnotations) and step.settings.get('with_mask') for step in steps
+                    step.is_a(LoadAnnotations) and step.settings.get('with_mask')
+                    for step in leaf.steps
                 )
-                found = _loaded(read(path), dataset.settings, classes, masks, find_images)
+                looks = find_images and leaf.is_local
+                found = _loaded(read(path), dataset.settings, classes, masks, looks)
                 yield from (each._replace(field=dataset.field, file=path) for each in found)
         names = [*dict.fromkeys(name for each in loaded.values() for name in each)]
         for evaluator in view.evaluators(split):
@@ -103,7 +108,9 @@ def coco_problems(
             if path and evaluator.is_a(CocoMetric) and not evaluator.settings.get('format_only'):
                 masks = 'segm' in evaluator.settings.get('metric', 'bbox')
                 is_own = os.path.realpath(path) not in loaded
-                found = _scored(read(path), names, masks, is_own)
+                is_lvis = evaluator.is_a(LVISMetric)
+                coco = read_coco(path, _LVIS_FIELDS) if is_lvis else read(path)
+                found = _scored(coco, names, masks, is_own, has_crowds=not is_lvis)
                 yield from (each._replace(field=evaluator.field, file=path) for each in found)
 
 
@@ -121,7 +128,9 @@ def read_coco(path: str, fields: Mapping[str, Sequence[str]] = _FIELDS) -> CocoF
         images, categories, annotations = (
             _entries(content, key, fields[key]) for key in ('images', 'categories', 'annotations')
         )
-        if unnamed := [each['id'] for each in images if not isinstance(each['file_name'], str)]:
+        if unnamed := [
+            each['id'] for each in images if not isinstance(each.get('file_name', ''), str)
+        ]:
             raise ValueError(f'image {join_first(unnamed)}: file_name is not a text')
     except (ValueError, TypeError) as error:
         return CocoFile((), (), (), [*faults, Fault(f"not in COCO's format: {error}", '')])
@@ -295,7 +304,9 @@ def _loaded(
         yield from _missing(folder, [each['file_name'] for each in kept])
 
 
-def _scored(coco: CocoFile, classes: Sequence[str], masks: bool, is_own: bool) -> Iterator[Problem]:
+def _scored(
+    coco: CocoFile, classes: Sequence[str], masks: bool, is_own: bool, has_crowds: bool
+) -> Iterator[Problem]:
     """Yield what pycocotools cannot score, or scores wrongly.
 
     Args:
@@ -303,6 +314,7 @@ def _scored(coco: CocoFile, classes: Sequence[str], masks: bool, is_own: bool) -
         classes: Classes that are scored; empty if they are unknown.
         masks: Whether masks are compared.
         is_own: Whether no data set reads the file, so that all of it is to be checked.
+        has_crowds: Whether the evaluation reads `iscrowd`.
     """
     if is_own:
         yield from (Problem('', *fault) for fault in coco.faults)
@@ -316,7 +328,7 @@ def _scored(coco: CocoFile, classes: Sequence[str], masks: bool, is_own: bool) -
         for each in coco.annotations
         if not classes or names.get(each['category_id']) in classes
     ]
-    absent = [each for each in scored if 'iscrowd' not in each]
+    absent = [each for each in scored if has_crowds and 'iscrowd' not in each]
     yield from _of('annotation', absent, 'its iscrowd is missing', 'add it')
     try:
         # pycocotools stores the ids in an array of zeros, and 0 means that nothing was found.

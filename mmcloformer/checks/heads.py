@@ -26,8 +26,8 @@ class Number(NamedTuple):
 def head_numbers(view: ConfigView) -> Iterator[Number]:
     """Yield the number of classes of each head of a model.
 
-    Heads that do not predict the classes of the data are left out: objectness, boundaries,
-    regression, pre-training, several tasks.
+    Heads that do not predict the classes of the data are left out: objectness, boundaries, masks of
+    any class, regression, pre-training, several tasks.
     """
     decode_heads: tuple[type, ...] = ()
     if view.host == 'mmseg':
@@ -35,6 +35,8 @@ def head_numbers(view: ConfigView) -> Iterator[Number]:
         decode_heads = (import_module('mmseg.models.decode_heads.decode_head').BaseDecodeHead,)
     for field, settings in _head_parts(view):
         number = settings.get('num_classes')
+        if settings.get('class_agnostic'):
+            continue
         if number is None and 'num_things_classes' in settings:
             number = settings['num_things_classes'] + settings.get('num_stuff_classes', 0)
             yield Number(f'{field}.num_things_classes + num_stuff_classes', number, number)

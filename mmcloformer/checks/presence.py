@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..config import ConfigView, Entry
+from ..config import ConfigView, DatasetEntry
 from ..errors import DataError, tool_command
 from .channels import channel_problems
 from .classes import class_problems
@@ -84,7 +84,8 @@ def missing_files(view: ConfigView, splits: Sequence[str]) -> Iterator[Problem]:
     """Yield the files and folders that do not exist.
 
     The data sets themselves say where they look. Files on other back ends (`s3://...`,
-    `backend_args`) and data sets that download their files are left to the host.
+    `backend_args`), images that the user's own step loads, and data sets that download their files
+    are left to the host.
 
     Args:
         view: The config.
@@ -92,7 +93,7 @@ def missing_files(view: ConfigView, splits: Sequence[str]) -> Iterator[Problem]:
     """
     paths: dict[str, str] = {}
     for found in view.datasets(*splits):
-        for field, path in _paths(view, found.entry):
+        for field, path in _paths(view, found):
             paths.setdefault(path, field)
     for evaluator in view.evaluators(*splits):
         file = evaluator.settings.get('ann_file')
@@ -103,14 +104,16 @@ def missing_files(view: ConfigView, splits: Sequence[str]) -> Iterator[Problem]:
             yield Problem(field, f'{path} does not exist', '')
 
 
-def _paths(view: ConfigView, entry: Entry) -> Iterator[tuple[str, str]]:
+def _paths(view: ConfigView, found: DatasetEntry) -> Iterator[tuple[str, str]]:
     """Yield fields and paths of a data set; only the root if that does not exist."""
+    entry = found.entry
     dataset: Any = view.build_lazily(entry)
     if dataset is None or getattr(dataset, 'download', False) or entry.settings.get('backend_args'):
         return
-    root = dataset.data_root or ''
+    root = str(dataset.data_root or '')
     paths = [('ann_file', dataset.ann_file)]
-    paths += [('data_prefix', path) for path in dataset.data_prefix.values()]
+    if found.is_local:
+        paths += [('data_prefix', path) for path in dataset.data_prefix.values()]
     inside = any(root and str(path).startswith(root) for _, path in paths)
     if inside and '://' not in root and not Path(root).exists():
         paths = [('data_root', root)]

@@ -279,6 +279,29 @@ def test_other_back_ends_and_other_formats_are_left_to_the_host(cfg):
     assert not found(cfg)
 
 
+def test_a_file_of_lvis_is_left_to_its_own_classes(cfg, rewrite):
+    """It has no names of files and no crowds."""
+
+    def change(content):
+        for image in content['images']:
+            image['coco_url'] = f'http://images.cocodataset.org/{image.pop("file_name")}'
+        for each in content['annotations']:
+            del each['iscrowd']
+
+    rewrite(change, 'val')
+    cfg.val_dataloader.dataset.type = 'LVISV1Dataset'
+    cfg.val_evaluator.type = 'LVISMetric'
+    assert not found(cfg)
+
+
+def test_images_in_a_data_base_are_not_looked_for(cfg):
+    dataset = cfg.train_dataloader.dataset
+    dataset.data_prefix.img = 'absent/'
+    assert 'images are not in' in errors(cfg)
+    dataset.pipeline[0].backend_args = dict(backend='lmdb', db_path='images.lmdb')
+    assert not found(cfg)
+
+
 @pytest.mark.parametrize('spelling', SPELLINGS)
 def test_every_spelling_of_a_type_is_checked(cfg, rewrite, spelling):
     def change(content):

@@ -96,6 +96,12 @@ def test_numbers_that_are_not_used_are_left_alone():
     assert not found(cfg, 3)
 
 
+def test_masks_of_any_class_have_no_number_of_classes():
+    head = dict(type='FCNMaskHead', num_classes=80, class_agnostic=True)
+    cfg = config('mmdet', roi_head=dict(type='StandardRoIHead', mask_head=head))
+    assert not found(cfg, 4)
+
+
 def test_features_are_not_taken_for_outputs():
     head = dict(type='Mask2FormerHead', num_classes=5, out_channels=256)
     head['loss_cls'] = dict(class_weight=[1.0] * 5 + [0.1])

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
 
 from mmcloformer.checks.presence import check_data, check_present, missing_files
@@ -66,6 +67,33 @@ def test_an_evaluators_own_file(root):
 )
 def test_other_back_ends_are_left_to_the_host(root, fields):
     assert missing(dataset(root, **fields)) == []
+
+
+class OwnLoader(LoadImageFromFile):
+    """Reads images from elsewhere."""
+
+
+@pytest.mark.parametrize(
+    ('step', 'is_known'),
+    [
+        (dict(type='LoadImageFromFile', backend_args=None), True),
+        (dict(type='LoadImageFromFile', backend_args=dict(backend='lmdb', db_path='a')), False),
+        (dict(type=OwnLoader), False),
+    ],
+)
+def test_images_that_a_step_reads_from_elsewhere_need_no_folder(root, step, is_known):
+    steps = dict(pipeline=[step, dict(type='Resize'), dict(type=OwnLoader)])
+    found = missing(dataset(root, data_prefix=dict(img='absent'), **steps))
+    assert found == ['train_dataloader.dataset.data_prefix'] * is_known
+    found = missing(dataset(root, ann_file='absent.json', **steps))
+    assert found == ['train_dataloader.dataset.ann_file']
+
+
+def test_a_root_may_be_a_path(root):
+    assert missing(dataset(root, data_root=root)) == []
+    assert missing(dataset(root, data_root=root / 'absent')) == [
+        'train_dataloader.dataset.data_root'
+    ]
 
 
 def test_a_root_that_absolute_paths_override_need_not_exist(root):
