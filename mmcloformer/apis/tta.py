@@ -69,6 +69,9 @@ def augment_test(cfg: Config) -> None:
         dataset: Any = found.entry.settings
         if 'pipeline' in dataset:
             dataset['pipeline'] = cfg.get('tta_pipeline') or _with_mirror_image(view, dataset)
+    if preprocessor := cfg.model.get('data_preprocessor'):
+        # The Runner gives this field to the outer model, which replaces the inner one's.
+        cfg.data_preprocessor = preprocessor
     cfg.model = ConfigDict(**model, module=cfg.model)
 
 

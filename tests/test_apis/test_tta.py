@@ -126,6 +126,18 @@ def test_a_classifier_averages_an_image_and_its_mirror_image(tested, tmp_path):
         torch.testing.assert_close(prediction['pred_score'], expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize('host', NAMES)
+def test_the_model_keeps_its_preprocessor(host):
+    """Many configs set it as a variable, which `--cfg-options model...` leaves as it was."""
+    cfg = read_config(DEMO / f'{NAMES[host]}.py')
+    settings = ConfigView(cfg).preprocessor().settings
+    cfg.model.data_preprocessor = dict(settings, mean=[1.0, 2.0, 3.0])
+    cfg.data_preprocessor = dict(settings)
+    augment_test(cfg)
+    mean = build_model(cfg).module.data_preprocessor.mean
+    assert mean.flatten().tolist() == [1.0, 2.0, 3.0]
+
+
 def test_a_segmentors_label_maps_have_the_size_of_the_images(tested):
     _, _, predictions, metrics = tested('semantic-fpn_cloformer_xxs_shapes', '--tta')
     assert 'mIoU' in metrics
