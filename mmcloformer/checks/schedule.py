@@ -101,7 +101,9 @@ def loop_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Problem]:
         splits: Which of `train`, `val` and `test` to check.
     """
     loop = view.entry(view.cfg.get('train_cfg'), 'train_cfg', 'LOOPS')
-    by_epoch = loop.is_a(EpochBasedTrainLoop) if loop.kind else loop.settings.get('by_epoch')
+    by_epoch = loop.settings.get('by_epoch')
+    if loop.kind:  # A project's own loop may end an epoch by itself.
+        by_epoch = getattr(loop.kind, 'run_epoch', None) is EpochBasedTrainLoop.run_epoch
     infinite = [InfiniteSampler]
     if view.host == 'mmdet':
         from mmdet.datasets.samplers import MultiSourceSampler

@@ -2,6 +2,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.dataset import InfiniteSampler
 from mmengine.registry import init_default_scope
+from mmengine.runner import EpochBasedTrainLoop
 
 from mmcloformer.checks.schedule import loop_problems, schedule_problems
 from mmcloformer.config import ConfigView
@@ -125,6 +126,8 @@ def test_an_epoch_over_an_infinite_sampler_never_ends(host, spelling):
     never = ['train_dataloader.sampler']
     assert loops(host, dict(type=kind, shuffle=True), type=loop) == never
     assert loops(host, dict(type=kind), by_epoch=True) == never
+    short = type('Short', (EpochBasedTrainLoop,), dict(run_epoch=lambda self: None))
+    assert loops(host, dict(type=kind), type=short) == []
     assert loops(host, dict(type=type('Own', (InfiniteSampler,), {})), by_epoch=True) == never
     iterations = loops(host, dict(type=kind), ('train', 'val', 'test'), type='IterBasedTrainLoop')
     assert iterations == ['val_dataloader.sampler', 'test_dataloader.sampler']
