@@ -173,34 +173,35 @@ class ConfigView:
     def datasets(self, *splits: str) -> Iterator[DatasetEntry]:
         """Yield the data sets of some of `SPLITS`, those inside of wrappers included."""
         for split in splits:
-            yield from self._leaves(
-                self.loader(split).get('dataset'), f'{split}_dataloader.dataset', split, ()
-            )
+            settings = self.loader(split).get('dataset')
+            if isinstance(settings, Mapping) and settings:
+                yield from self._leaves(settings, f'{split}_dataloader.dataset', split, ())
 
     def _leaves(
-        self, settings: Any, field: str, split: str, after: tuple[Entry, ...]
+        self, settings: Mapping[str, Any], field: str, split: str, after: tuple[Entry, ...]
     ) -> Iterator[DatasetEntry]:
-        if not isinstance(settings, Mapping) or not settings:
-            return
         steps = (*self.steps(settings.get('pipeline'), f'{field}.pipeline'), *after)
-        inner = [(f'{field}.datasets.{i}', each) for i, each in _listed(settings.get('datasets'))]
-        if settings.get('dataset'):
-            inner.append((f'{field}.dataset', settings['dataset']))
+        inside = [(f'{field}.datasets.{i}', each) for i, each in _listed(settings.get('datasets'))]
+        inside.append((f'{field}.dataset', settings.get('dataset')))
+        # A data set may have a field of that name for something else, such as a text.
+        inner = [(name, each) for name, each in inside if isinstance(each, Mapping) and each]
         if not inner:
             yield DatasetEntry(self.entry(settings, field, 'DATASETS'), steps, split)
         for name, each in inner:
             yield from self._leaves(each, name, split, steps)
 
-    def build_lazily(self, dataset: Entry) -> BaseDataset | None:
+    def build_lazily(self, dataset: Entry, with_names: bool = False) -> BaseDataset | None:
         """Return a data set that has not listed its samples, or None if the host cannot build it.
 
         Args:
-            dataset: The data set. Names of classes that the host refuses are left out.
+            dataset: The data set.
+            with_names: Return None if the host refuses the names of classes, rather than leave them
+                out.
         """
         if not dataset.is_a(BaseDataset):
             return None
         left_out = ['type', 'pipeline', '_scope_']  # mmengine adds `_scope_` to inherited fields.
-        for _ in range(2):
+        for _ in range(1 if with_names else 2):
             settings = {k: v for k, v in dataset.settings.items() if k not in left_out}
             with suppress(Exception):  # Any error; the host reports it when it builds the data set.
                 built: BaseDataset = dataset.kind(**settings, pipeline=[], lazy_init=True)

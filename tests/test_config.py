@@ -88,6 +88,12 @@ def test_data_sets_inside_wrappers_pass_the_steps_of_all(host):
     assert second.steps[1].kind.__name__ == 'LoadImageFromFile'
 
 
+def test_a_data_set_may_have_a_field_called_dataset(host):
+    named = dict(type=DATASETS[host], dataset='cars', datasets=['cars', 'bikes'])
+    view = ConfigView(Config(dict(default_scope=host, train_dataloader=dict(dataset=named))))
+    assert [each.entry.field for each in view.datasets('train')] == ['train_dataloader.dataset']
+
+
 def test_one_evaluator_or_several(host):
     one = dict(type=METRICS[host])
     view = ConfigView(

@@ -117,8 +117,9 @@ def _read_classes(view: ConfigView, dataset: Entry) -> tuple[list[Problem], Clas
     if classifier and 'classes' not in given and settings.get('classes') is not None:
         source, names = f'{field}.classes', settings['classes']
         given['classes'] = expanduser(names) if isinstance(names, str) else names
+    built = view.build_lazily(dataset, with_names=True)
     try:
-        loaded = kind._load_metainfo(given)
+        loaded = kind._load_metainfo(given) if built is None else built.metainfo
     except (OSError, ValueError):  # For example a folder instead of a file of names.
         loaded = given
     names = loaded.get('classes')
@@ -128,7 +129,7 @@ def _read_classes(view: ConfigView, dataset: Entry) -> tuple[list[Problem], Clas
     own, things = 'classes' in given, len(loaded.get('thing_classes', names or ()))
     classes = Classes(field, kind, None if names is None else tuple(names), own, things, None)
     if not classifier or not (folders := _find_folders(view, dataset)):
-        return [*_selection_problems(view, classes)], classes
+        return [*_selection_problems(view, classes, is_refused=built is None)], classes
     problems = [*_folder_problems(classes, folders, source)]
     return problems, classes._replace(names=folders.names or classes.names, folders=folders)
 
@@ -192,13 +193,13 @@ def _folder_problems(classes: Classes, folders: Folders, source: str) -> Iterato
         yield Problem(source, found, f'set it to {advice}')
 
 
-def _selection_problems(view: ConfigView, classes: Classes) -> Iterator[Problem]:
-    """Yield why mmseg cannot select these classes from those of the data set's class."""
+def _selection_problems(view: ConfigView, classes: Classes, is_refused: bool) -> Iterator[Problem]:
+    """Yield why mmseg cannot select these classes, or refuses them."""
     names, field, kind = classes.names, classes.field, classes.kind
     if view.host != 'mmseg' or not names:
         return
     fixed = kind.METAINFO.get('classes')
-    if foreign := [name for name in names if fixed and name not in fixed]:
+    if is_refused and (foreign := [name for name in names if fixed and name not in fixed]):
         yield Problem(
             f'{field}.type',
             f'is {kind.__name__}, which takes only a selection of its own {len(fixed)} classes, '

@@ -92,7 +92,7 @@ def coco_problems(
         loaded: dict[str, tuple[str, ...]] = {}
         for leaf in view.datasets(split):
             dataset = leaf.entry
-            path, classes = local_file(dataset), class_names(dataset)
+            path, classes = local_file(dataset), class_names(view, dataset)
             if path and classes and _is_loaded_by_mmdet(dataset):
                 loaded[os.path.realpath(path)] = classes
                 masks = any(
@@ -150,16 +150,15 @@ def local_file(entry: Entry) -> str | None:
     return file if os.path.isfile(file) else None
 
 
-def class_names(dataset: Entry) -> tuple[str, ...]:
-    """Return the classes that a data set reads from its settings; empty if it reads none there.
+def class_names(view: ConfigView, dataset: Entry) -> tuple[str, ...]:
+    """Return the classes of a data set; empty if the host refuses them, or finds them later.
 
     Args:
+        view: The config.
         dataset: The data set.
     """
-    try:
-        names = dataset.kind._load_metainfo(dict(dataset.settings.get('metainfo') or {}))['classes']
-    except Exception:  # Data sets of other base classes, and names that the host refuses too.
-        return ()
+    built = view.build_lazily(dataset, with_names=True)
+    names = built.metainfo.get('classes') if built is not None else None
     return tuple(names) if isinstance(names, (list, tuple)) else ()
 
 

@@ -3,9 +3,12 @@
 import copy
 
 import pytest
+from mmdet.datasets import CocoDataset
 from mmengine.config import Config
+from mmseg.datasets import ADE20KDataset
 
 from mmcloformer.checks.classes import class_problems
+from mmcloformer.checks.coco import coco_problems
 from mmcloformer.checks.examine import check_dataset
 from mmcloformer.checks.presence import check_data
 from mmcloformer.config import ConfigView
@@ -50,6 +53,17 @@ def segmentor(configs):
 @pytest.fixture
 def classifier(configs):
     return copy.deepcopy(configs['mmpretrain'])
+
+
+class OwnCoco(CocoDataset):
+    def __init__(self, **settings):
+        super().__init__(**settings, metainfo=dict(classes=CLASSES))
+
+
+class OwnSegments(ADE20KDataset):
+    @classmethod
+    def get_label_map(cls, new_classes=None):
+        return {label: label % 5 for label in range(150)}
 
 
 def problems(cfg, splits=BOTH):
@@ -181,6 +195,17 @@ def test_own_classes_with_a_type_that_has_fixed_ones(segmentor, spelling):
     assert "'BaseSegDataset'" in found.remedy
     set_classes(segmentor, ('wall', 'water'))
     assert not problems(segmentor)
+    set_classes(segmentor, ('shore', 'water'), type=OwnSegments)
+    assert not problems(segmentor)
+
+
+def test_a_data_set_may_set_its_classes_itself(detector):
+    for split in BOTH:
+        dataset = detector[f'{split}_dataloader'].dataset
+        dataset.type = OwnCoco
+        del dataset['metainfo']
+    assert not problems(detector)
+    assert not [*coco_problems(ConfigView(detector), BOTH)]
 
 
 def test_a_head_narrower_than_a_type(segmentor):
