@@ -13,8 +13,8 @@ class SegmentorGraph(Graph):
     It does not return logits: with 150 classes they are 75 times as large.
 
     Raises:
-        ExportError: If the segmentor uses sliding windows, or has a single output channel, which
-            mmseg compares with a threshold.
+        ExportError: If the segmentor uses sliding windows or pads its images, or has a single
+            output channel, which mmseg compares with a threshold.
     """
 
     task = 'semantic segmentation'
@@ -31,6 +31,10 @@ class SegmentorGraph(Graph):
             raise ExportError(
                 'model.decode_head.out_channels is 1, which cannot be exported: train with one '
                 'channel per class'
+            )
+        if getattr(self.model.data_preprocessor, 'test_cfg', None):
+            raise ExportError(
+                'model.data_preprocessor.test_cfg pads images, which cannot be exported: remove it'
             )
         _replace_resampling(model)
 

@@ -131,6 +131,10 @@ def test_unsupported_models_are_refused():
     cfg.model.test_cfg = dict(mode='slide', crop_size=(64, 64), stride=(32, 32))
     with pytest.raises(ExportError, match="set it to 'whole'"):
         make_graph(tiny_model(cfg))
+    cfg = tiny_config(NAMES['segmentor'])
+    cfg.model.data_preprocessor.test_cfg = dict(size_divisor=32)
+    with pytest.raises(ExportError, match='test_cfg pads images'):
+        make_graph(tiny_model(cfg))
     with pytest.raises(DeployError, match=r'call eval\(\)'):
         make_graph(tiny_model(tiny_config(NAMES['classifier'])).train())
     cfg = tiny_config(NAMES['mask-rcnn'])
