@@ -22,6 +22,12 @@ from .norm import GroupNorm1
 _CPU_INFO = Path('/proc/cpuinfo')
 # AVX512-BF16 and AMX of x86, BF16 of Arm.
 _CPU_FLAGS = r'\b(avx512_bf16|amx_bf16|bf16)\b'
+# Convolutions that a block's norm or the attention's scale is folded into.
+_CONSUMERS: dict[type[nn.Module], tuple[str, ...]] = {
+    AttnConv: ('qkv', 'gate.2'),
+    PooledAttention: ('q', 'kv'),
+    ConvFFN: ('fc1',),
+}
 
 
 class DeployError(UserError):
@@ -174,7 +180,7 @@ def fold_backbone(backbone: DeployMixin) -> None:
     """Fold everything that can be folded exactly.
 
     Raises:
-        DeployError: If a convolution behind a block's norm was replaced, wrapped or parametrized.
+        DeployError: If a convolution of `_CONSUMERS` was replaced, wrapped or parametrized.
     """
     _check_convolutions(backbone)
     stem = backbone.stem
@@ -199,15 +205,8 @@ def fold_backbone(backbone: DeployMixin) -> None:
 
 def _check_convolutions(backbone: DeployMixin) -> None:
     for name, module in backbone.named_modules():
-        if isinstance(module, AttnConv):
-            parts: dict[str, nn.Module] = {'qkv': module.qkv, 'gate': module.gate[-1]}
-        elif isinstance(module, PooledAttention):
-            parts = {'q': module.q, 'kv': module.kv}
-        elif isinstance(module, ConvFFN):
-            parts = {'fc1': module.fc1}
-        else:
-            continue
-        for part, conv in parts.items():
+        for part in next((_CONSUMERS[kind] for kind in _CONSUMERS if isinstance(module, kind)), ()):
+            conv = module.get_submodule(part)
             if not _is_plain(conv):
                 raise DeployError(
                     f'{name}.{part} is a {type(conv).__name__} and not a plain Conv2d, so nothing '

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError, join_first
 
-# mmengine, whose EMAHook saves the averaged weights under the first key; the released code and
-# timm, which save them beside or in place of the model's.
+# Of mmengine, whose EMAHook saves the averaged weights under the first key and the model's under
+# `ema_state_dict`, of the released code and of timm. The first one that a file has is used.
 STATE_DICT_KEYS = ('state_dict', 'model', 'ema_state_dict', 'model_ema', 'state_dict_ema')
 _OUTPUT_NORM = re.compile(r'norm\d\.(weight|bias)')
 _STEM_INPUT = 'stem.conv1.0.weight'
