@@ -63,7 +63,7 @@ def run_jobs(
         out: JSON file, rewritten after each setting.
 
     Returns:
-        The environment and one row a model and setting; a model that does not take a setting
+        The environment and one row per model and setting; a model that does not take a setting
         (its size, or the memory) has the reason in `error`.
 
     Raises:
