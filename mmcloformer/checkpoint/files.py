@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -86,10 +87,8 @@ def _read(file: BinaryIO, map_location: Any) -> Any:
     start = file.read(9)
     file.seek(0)
     if start[8:] == b'{':
-        from safetensors.torch import load
-
         device = map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
-        return {key: value.to(device) for key, value in load(file.read()).items()}
+        return {key: value.to(device) for key, value in safetensors.torch.load(file.read()).items()}
     storages = _Storages(size, map_location)
     return (_read_zip if start.startswith(b'PK') else _read_legacy)(file, storages)
 
