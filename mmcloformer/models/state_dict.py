@@ -9,7 +9,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, join_first
+from ..errors import CheckpointError, join_first, tool_command
 
 # Of mmengine, whose EMAHook saves the averaged weights under the first key and the model's under
 # `ema_state_dict`, of the released code and of timm. The first one that a file has is used.
@@ -19,6 +19,8 @@ _STEM_INPUT = 'stem.conv1.0.weight'
 # The training form of every arch has the first key; the deploy form folds it into other weights.
 _FOLDED_KEY = 'stages.0.0.norm1.weight'
 _KEPT_KEY = 'stages.0.0.attn.proj.weight'
+_RELEASED_KEY = 'patch_embed.conv5.weight'
+_CONVERTER = tool_command('model_converters/convert_checkpoint.py')
 # DistributedDataParallel and mmengine's AveragedModel add `module`, torch.compile `_orig_mod`.
 _WRAPPERS = {'module', '_orig_mod'}
 _AVERAGING_COUNTERS = ('steps', 'n_averaged')
@@ -264,23 +266,28 @@ def _advise_on_channels(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) 
 
 
 def check_prefix(own: Iterable[str], given: Iterable[str]) -> None:
-    """Refuse the weights of a CloFormer whose prefix differs from that of the model's backbone.
+    """Refuse weights of a CloFormer with another prefix than the model's, or of the released code.
 
     Args:
         own: Keys of the model.
         given: Keys of a state dict.
 
     Raises:
-        CheckpointError: If both have CloFormers, and no prefix in common.
+        CheckpointError: If both have CloFormers, and no prefix in common or not the same format.
     """
-    expected, found = (
+    expected, found, released = (
         {
-            key.removesuffix(_KEPT_KEY)
+            key.removesuffix(name)
             for key in map(strip_wrapper_prefixes, keys)
-            if f'.{key}'.endswith(f'.{_KEPT_KEY}')
+            if f'.{key}'.endswith(f'.{name}')
         }
-        for keys in (own, given)
+        for keys, name in ((own, _KEPT_KEY), (given, _KEPT_KEY), (given, _RELEASED_KEY))
     )
+    if expected and released:
+        raise CheckpointError(
+            f'the checkpoint is in the format of the released code; nothing was loaded. Convert it '
+            f'with {_CONVERTER} first'
+        )
     if expected and found and not expected & found:
         raise CheckpointError(
             f'the checkpoint holds the weights of a CloFormer under the prefix '
@@ -297,7 +304,7 @@ def _check_complete(
     name = type(module).__name__
     advice = (
         'Check arch, in_channels and norm_cfg; convert weights in the format of the released '
-        'code with tools/model_converters/convert_checkpoint.py first.'
+        f'code with {_CONVERTER} first.'
     )
     problem = f'the checkpoint does not fit this {name}, nothing was loaded into it'
     _check_equal(own, given, problem, advice, norms)

@@ -1,12 +1,17 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmengine.model import BaseTTAModel, MMDistributedDataParallel
 from mmengine.runner import Runner
 from torch import nn
 
+from mmcloformer import CloFormer
 from mmcloformer.apis.config import build_model, read_config
+from mmcloformer.engine.checkpoint_keys import WrapperKeysHook
 from mmcloformer.errors import CheckpointError
 from mmcloformer.models.state_dict import STATE_DICT_KEYS, check_whole_model
+from tests import released
 from tests.conftest import ROOT
 from tests.toy import Toy, toy_runner, train
 
@@ -113,6 +118,13 @@ def test_weights_by_themselves_or_under_model_are_loaded(tmp_path, key, ema):
     runner.call_hook('before_run')
     runner.load_checkpoint(str(tmp_path / 'weights.pth'))
     assert all((parameter == 3).all() for parameter in runner.model.parameters())
+
+
+def test_weights_of_the_released_code_are_not_ignored():
+    runner = SimpleNamespace(model=nn.ModuleDict(dict(backbone=CloFormer('xxs'))))
+    checkpoint = dict(model=released.state_dict('xxs'), epoch=3)
+    with pytest.raises(CheckpointError, match=r'released code.*convert_checkpoint\.py'):
+        WrapperKeysHook().after_load_checkpoint(runner, checkpoint)
 
 
 @pytest.mark.parametrize(
