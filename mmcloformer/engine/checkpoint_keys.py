@@ -35,8 +35,8 @@ class WrapperKeysHook(Hook):
         """Rename the keys in `checkpoint`, before the host loads it.
 
         Raises:
-            CheckpointError: If it holds a CloFormer under another prefix than the model's, such as a
-                backbone by itself, or weights of the released code. The host would load neither.
+            CheckpointError: If it holds a CloFormer under another prefix than the model's, such as
+                a backbone by itself, or weights of the released code. The host would load neither.
         """
         if not isinstance(checkpoint, dict) or not checkpoint:
             return
