@@ -22,9 +22,9 @@ _OPTIONAL_IMPORTS = {
 def replacements() -> Iterator[tuple[str, Any]]:
     """Yield what lets mmcv, and the packages that import `mmcv.ops`, run without compiled ops.
 
-    Yields nothing if mmcv has its compiled ops or is not installed. The stand-in must be in place
-    before the models of mmdet or mmseg are imported: without `mmcv.ops` these define placeholders,
-    some of which cannot be replaced later. What other modules could not import is set afterwards.
+    Yields nothing if mmcv has its compiled ops. The stand-in must be in place before the models of
+    mmdet or mmseg are imported: without `mmcv.ops` these define placeholders, some of which cannot
+    be replaced later. What other modules could not import is set afterwards.
 
     Warns:
         UserWarning: The models of a host were imported too early.
@@ -50,8 +50,7 @@ def replacements() -> Iterator[tuple[str, Any]]:
 def _is_needed() -> bool:
     if NAME in sys.modules:
         return is_stand_in(sys.modules[NAME])
-    package = NAME.partition('.')[0]
-    return importlib.util.find_spec(package) is not None and importlib.util.find_spec(NAME) is None
+    return importlib.util.find_spec(NAME) is None
 
 
 def _models_without_ops() -> list[str]:

@@ -12,8 +12,6 @@ import mmcv.utils
 import pytest
 from mmengine.utils.dl_utils import mmcv_full_available
 
-from mmcloformer.compat.mmcv_ops.install import replacements
-
 Run = Callable[[str], str]
 
 
@@ -49,15 +47,6 @@ def test_steps_aside_for_a_compiled_mmcv(run: Run, tmp_path: Path) -> None:
         'print(list(replacements()), mmcv._ext.made_by)'
     )
     assert printed.splitlines() == ['[] False', '[] a compiler']
-
-
-def test_does_nothing_without_mmcv(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.partition('.')[0] == 'mmcv']:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(sys, 'path', [])
-    monkeypatch.setattr(sys, 'path_importer_cache', {})
-    assert not list(replacements())
-    assert 'mmcv._ext' not in sys.modules
 
 
 def test_restores_what_earlier_imports_missed(run: Run) -> None:
