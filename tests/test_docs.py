@@ -16,7 +16,8 @@ from tests.conftest import ROOT, TOOLS
 
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 PAGE = pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
-LINKING = [*PAGES, ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md']
+LINKING = [*PAGES, *(ROOT / name for name in ('CONTRIBUTING.md', 'CHANGELOG.md', 'SECURITY.md'))]
+LINKING += [ROOT / 'mmcloformer/weights/README.md']
 # The launch scripts pass their options on to these tools.
 PARSERS = {'dist_train.sh': 'train.py', 'dist_test.sh': 'test.py'}
 PARSERS |= {'slurm_train.sh': 'train.py', 'slurm_test.sh': 'test.py'}
