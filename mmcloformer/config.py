@@ -14,7 +14,7 @@ import mmengine.registry
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.model import BaseDataPreprocessor
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DATASETS
 
 HOSTS = ('mmdet', 'mmseg', 'mmpretrain')
 SPLITS = ('train', 'val', 'test')
@@ -211,8 +211,7 @@ class ConfigView:
 
     def build_dataset(self, settings: Mapping[str, Any], **changes: Any) -> Any:
         """Build a data set as the host does, whatever the default scope of this process is."""
-        with DefaultScope.overwrite_default_scope(self.scope):
-            return DATASETS.build({**settings, **changes})
+        return DATASETS.build({'_scope_': self.scope, **settings, **changes})
 
     def steps(self, pipeline: Any, field: str) -> tuple[Entry, ...]:
         """Return the transforms of a pipeline, which is a list of settings or None."""

@@ -4,7 +4,6 @@ import copy
 import os
 import sys
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,6 @@ def build_model(cfg: Config) -> BaseModel:
     settings = copy.deepcopy(cfg.model)
     if cfg.get('data_preprocessor') is not None:  # mmpretrain keeps it outside of the model.
         settings.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
-    import_module(f'{view.host}.models')
     model: BaseModel = MODELS.build(settings)
     return model
 

@@ -8,7 +8,6 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,7 +80,6 @@ class ImageReader:
             )
         check_channels(cfg, ('test',))
         init_default_scope(view.scope)
-        import_module(f'{view.host}.datasets')
         self.host = view.host
         self.steps = Compose([dict(step.settings) for step in inference_steps(cfg)]).transforms
 

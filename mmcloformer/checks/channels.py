@@ -1,13 +1,13 @@
 """Checks that loaded images, normalisation and backbone agree on the number of channels."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
 from typing import Any
 
 import torch
 from mmcv.transforms import LoadImageFromFile, RandomGrayscale
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
+from mmengine.registry import MODELS
 
 from ..config import ConfigView, Entry, are_in_hosts
 from ..errors import ConfigError
@@ -118,10 +118,9 @@ def _normalised(
     """Return the number of channels that the preprocessor returns, or None if it fails."""
     preprocessor, images = view.preprocessor(), torch.zeros(1, channels, 8, 8)
     data = dict(inputs=images if view.host == 'mmpretrain' else [*images], data_samples=None)
+    settings = {**preprocessor.settings, **(changes or {}), 'type': preprocessor.kind}
     try:
-        models = import_module(f'{view.host}.registry').MODELS
-        settings = {**preprocessor.settings, **(changes or {}), 'type': preprocessor.kind}
-        return int(models.build(settings)(data)['inputs'][0].shape[-3])
+        return int(MODELS.build(settings)(data)['inputs'][0].shape[-3])
     except Exception:  # Whatever the host raises for settings or images that do not fit.
         return None
 

@@ -37,11 +37,12 @@ def test_the_table_has_mean_and_spread_per_evaluation():
 def test_a_start_with_fields_that_would_stay_is_refused(tool_error, tmp_path):
     template = ROOT / 'configs/cloformer_xxs_custom.py'
     config = tmp_path / 'config.py'
-    field = "model = dict(backbone=dict(init_cfg=dict(prefix='backbone.')))"
-    config.write_text(f"_base_ = '{template}'\n{field}\n")
     out = ('--work-dir', tmp_path / 'new', '--out', tmp_path / 'out.json')
-    message = tool_error('compare_pretraining.py', config, *out)
-    assert "'prefix': 'backbone.'" in message
+    for own in (dict(prefix='backbone.'), [dict(type='Kaiming')]):
+        model = dict(backbone=dict(init_cfg=own))
+        config.write_text(f"_base_ = '{template}'\nmodel = {model}\n")
+        message = tool_error('compare_pretraining.py', config, *out)
+        assert str(own).strip('{}') in message
     # The templates name weights: the tool replaces these.
     assert '--seeds is 0' in tool_error('compare_pretraining.py', template, *out, '--seeds', 0)
 

@@ -39,9 +39,9 @@ def main() -> None:
     if args.work_dir.exists():
         raise UserError(f'{args.work_dir} exists; choose a new folder for the trainings')
     own = read_config(args.config).model.backbone.get('init_cfg') or {}
-    if set(own) - {'type', 'checkpoint'}:
+    if isinstance(own, list) or set(own) - {'type', 'checkpoint'}:
         raise UserError(
-            f'{args.config} sets model.backbone.init_cfg={dict(own)}; remove it, as this tool sets '
+            f'{args.config} sets model.backbone.init_cfg={own}; remove it, as this tool sets '
             'its type and checkpoint, and the other fields would apply to every checkpoint'
         )
     if args.seeds < 1:
