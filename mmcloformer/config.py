@@ -200,11 +200,12 @@ class ConfigView:
         """
         if not dataset.is_a(BaseDataset):
             return None
-        left_out = ['type', 'pipeline', '_scope_']  # mmengine adds `_scope_` to inherited fields.
+        left_out = ['type', '_scope_']  # mmengine adds `_scope_` to inherited fields.
+        lazy = {**dataset.settings, 'pipeline': [], 'lazy_init': True}
         for _ in range(1 if with_names else 2):
-            settings = {k: v for k, v in dataset.settings.items() if k not in left_out}
+            settings = {k: v for k, v in lazy.items() if k not in left_out}
             with suppress(Exception):  # Any error; the host reports it when it builds the data set.
-                built: BaseDataset = dataset.kind(**settings, pipeline=[], lazy_init=True)
+                built: BaseDataset = dataset.kind(**settings)
                 return built
             left_out += ['metainfo', 'classes']
         return None

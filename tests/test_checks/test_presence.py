@@ -48,8 +48,10 @@ def test_each_missing_file_is_named_once(root):
     ]
 
 
-def test_a_missing_root_is_one_problem(tmp_path):
-    assert missing(dataset(tmp_path / 'absent')) == ['train_dataloader.dataset.data_root']
+@pytest.mark.parametrize('fields', [{}, dict(lazy_init=True)])
+def test_a_missing_root_is_one_problem(tmp_path, fields):
+    found = missing(dataset(tmp_path / 'absent', **fields))
+    assert found == ['train_dataloader.dataset.data_root']
 
 
 def test_an_evaluators_own_file(root):
