@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmcv.transforms import LoadAnnotations
 from mmengine.config import Config
 
 from ..config import ConfigView, DatasetEntry
@@ -112,8 +113,12 @@ def _paths(view: ConfigView, found: DatasetEntry) -> Iterator[tuple[str, str]]:
         return
     root = str(dataset.data_root or '')
     paths = [('ann_file', dataset.ann_file)]
+    has_labels = any(step.is_a(LoadAnnotations) for step in found.steps)
     if found.is_local:
-        paths += [('data_prefix', path) for path in dataset.data_prefix.values()]
+        folders = dataset.data_prefix.items()
+        # Nothing else loads label maps.
+        needed = (path for key, path in folders if has_labels or not key.startswith('seg'))
+        paths += [('data_prefix', path) for path in needed]
     inside = any(root and str(path).startswith(root) for _, path in paths)
     if inside and '://' not in root and not Path(root).exists():
         paths = [('data_root', root)]

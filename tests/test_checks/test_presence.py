@@ -91,6 +91,14 @@ def test_images_that_a_step_reads_from_elsewhere_need_no_folder(root, step, is_k
     assert found == ['train_dataloader.dataset.ann_file']
 
 
+@pytest.mark.parametrize('is_loaded', [True, False])
+def test_label_maps_that_are_not_loaded_need_no_folder(root, is_loaded):
+    steps = [dict(type='LoadImageFromFile'), *[dict(type='LoadAnnotations')] * is_loaded]
+    folders = dict(img_path='train', seg_map_path='labels')
+    settings = dict(type='BaseSegDataset', data_root=str(root), data_prefix=folders, pipeline=steps)
+    assert missing(settings, scope='mmseg') == ['train_dataloader.dataset.data_prefix'] * is_loaded
+
+
 def test_a_root_may_be_a_path(root):
     assert missing(dataset(root, data_root=root)) == []
     assert missing(dataset(root, data_root=root / 'absent')) == [
