@@ -152,7 +152,8 @@ class ConfigView:
         root = getattr(mmengine.registry, registry)
         with suppress(ImportError):  # A project whose registries are elsewhere.
             import_module(f'{scope}.registry')
-        return (root._search_child(scope) or root).get(kind)
+        found = root._search_child(scope)
+        return (root if found is None else found).get(kind)
 
     def entry(self, settings: Any, field: str, registry: str) -> Entry:
         """Return a part of the config with its class.

@@ -44,24 +44,36 @@ def test_a_subclass_of_the_user_belongs_to_the_host_of_its_base(host):
     assert ConfigView(Config(dict(model=dict(type=own)))).host == host
 
 
+class OwnSet(BaseDataset):
+    """A data set of a project."""
+
+
+class OwnRegistry(Registry):
+    """Imports what it registers when it is asked for it."""
+
+    def import_from_location(self):
+        self._module_dict['OwnSet'] = OwnSet
+
+
 @pytest.fixture
 def project(monkeypatch):
-    """A project with a registry of data sets only; returns a class that it registers."""
+    """A project with a registry of data sets only."""
     registry = ModuleType('a_project.registry')
-    registry.DATASETS = Registry('dataset', parent=ROOT_DATASETS, scope='a_project')
+    registry.DATASETS = OwnRegistry('dataset', parent=ROOT_DATASETS, scope='a_project')
     monkeypatch.setitem(sys.modules, 'a_project', ModuleType('a_project'))
     monkeypatch.setitem(sys.modules, 'a_project.registry', registry)
-    yield registry.DATASETS.register_module(module=type('OwnSet', (BaseDataset,), {}))
+    yield
     del ROOT_DATASETS.children['a_project']
 
 
-def test_names_of_a_project_are_found_in_its_scope(host, project):
+@pytest.mark.usefixtures('project')
+def test_names_of_a_project_are_found_in_its_scope(host):
     model = dict(type=spell(host, 'MODELS', MODELS[host], 'scoped'))
     view = ConfigView(Config(dict(default_scope='a_project', model=model)))
     settings = dict(type='OwnSet', lazy_init=True)
-    assert view.resolve(settings, 'DATASETS') is project
+    assert view.resolve(settings, 'DATASETS') is OwnSet
     assert view.resolve('NoSuchMetric', 'METRICS') is None  # It has no registry of metrics.
-    assert type(view.build_dataset(settings)) is project
+    assert type(view.build_dataset(settings)) is OwnSet
     assert (view.host, view.scope) == (host, 'a_project')
 
 
