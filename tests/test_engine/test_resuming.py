@@ -376,11 +376,13 @@ class OwnLoop(BaseLoop):
     iter = max_iters = epoch = max_epochs = 1
 
     def run(self):
+        self.runner.call_hook('before_train')
         self.is_run = True
 
 
 def test_a_loop_of_another_project_validates_by_itself(tmp_path):
     LOOPS.register_module(module=OwnLoop, force=True)
-    validate(tmp_path, [0.1], checkpoint=dict(save_best='acc'))
-    settings = dict(checkpoint=dict(save_best='acc'), train_cfg=dict(type='OwnLoop'))
-    assert validate(tmp_path, [], resume=True, **settings).train_loop.is_run
+    best = dict(checkpoint=dict(save_best='acc'))
+    validate(tmp_path, [0.5, 0.1], epochs=2, **best)
+    runner = validate(tmp_path, [], resume=True, train_cfg=dict(type='OwnLoop'), **best)
+    assert runner.train_loop.is_run
