@@ -18,6 +18,8 @@ from mmengine.registry import DATASETS
 
 HOSTS = ('mmdet', 'mmseg', 'mmpretrain')
 SPLITS = ('train', 'val', 'test')
+BACKENDS = ('backend_args', 'file_client_args')
+"""Arguments of a step that say where the files of its paths are."""
 
 
 class Entry(NamedTuple):
@@ -54,9 +56,8 @@ class DatasetEntry(NamedTuple):
     @property
     def is_local(self) -> bool:
         """Whether the steps read files by their paths on this machine, as far as is known."""
-        remote = ('backend_args', 'file_client_args')
         return all(is_in_hosts(step.kind) for step in self.steps[:1]) and not any(
-            step.settings.get(key) for step in self.steps for key in remote
+            step.settings.get(key) for step in self.steps for key in BACKENDS
         )
 
 

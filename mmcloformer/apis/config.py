@@ -14,7 +14,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import CheckpointLoader
 
 from ..checks.channels import backbone_channels, check_channels
-from ..config import HOSTS, ConfigView, Entry
+from ..config import BACKENDS, HOSTS, ConfigView, Entry
 from ..errors import ConfigError
 from ..models.state_dict import check_whole_model
 from .option_keys import apply_options, old_fields
@@ -103,6 +103,8 @@ def _find_metainfo(cfg: Config, loaded: Mapping[str, Any]) -> dict[str, Any]:
 def inference_steps(cfg: Config) -> list[Entry]:
     """Return the steps of the test pipeline, without those that load annotations.
 
+    They read files of this machine, wherever those of the test set are.
+
     Args:
         cfg: The whole config. One without a test set has the pipeline of its validation set.
 
@@ -121,7 +123,11 @@ def inference_steps(cfg: Config) -> list[Entry]:
         from mmseg.datasets.transforms import LoadBiomedicalAnnotation, LoadDepthAnnotation
 
         loaders += [LoadBiomedicalAnnotation, LoadDepthAnnotation]
-    return [step for step in dataset.steps if not step.is_a(*loaders)]
+    return [
+        step._replace(settings={k: v for k, v in step.settings.items() if k not in BACKENDS})
+        for step in dataset.steps
+        if not step.is_a(*loaders)
+    ]
 
 
 def image_channels(cfg: Config) -> int:

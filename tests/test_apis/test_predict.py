@@ -1,6 +1,7 @@
 """Predictions for files, by small models of each host."""
 
 import argparse
+import copy
 import functools
 import http.server
 import json
@@ -54,6 +55,14 @@ def predictors(trained):
 @pytest.fixture(scope='module')
 def scene(shapes):
     return next((shapes / 'coco' / 'val2017').iterdir())
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_images_are_files_where_those_of_the_test_set_are_not(trained, scene, kind):
+    cfg = copy.deepcopy(trained[kind][0])
+    load = cfg.test_dataloader.dataset.pipeline[0]
+    load.backend_args = dict(backend='lmdb', db_path='images.lmdb')
+    assert ImageReader(cfg).load(str(scene))[0]['img'].ndim == 3
 
 
 def outcomes(predict, path, out):
