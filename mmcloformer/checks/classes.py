@@ -139,8 +139,7 @@ def _find_folders(view: ConfigView, dataset: Entry) -> Folders | None:
     from mmpretrain.datasets import CustomDataset, custom
 
     methods = ('load_data_list', '_find_samples')
-    remote = any('://' in str(dataset.settings.get(key)) for key in ('data_root', 'data_prefix'))
-    if remote or not dataset.is_a(CustomDataset):
+    if not dataset.is_a(CustomDataset):
         return None
     if any(getattr(dataset.kind, name) is not getattr(CustomDataset, name) for name in methods):
         return None
