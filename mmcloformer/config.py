@@ -16,6 +16,8 @@ from mmengine.dataset import BaseDataset
 from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import DATASETS
 
+from .errors import ConfigError
+
 HOSTS = ('mmdet', 'mmseg', 'mmpretrain')
 SPLITS = ('train', 'val', 'test')
 BACKENDS = ('backend_args', 'file_client_args')
@@ -131,6 +133,20 @@ class ConfigView:
         model = self.resolve(self.cfg.get('model'), 'MODELS')
         packages = (base.__module__.partition('.')[0] for base in getattr(model, '__mro__', ()))
         return next((name for name in packages if name in HOSTS), None)
+
+    def require_host(self) -> str:
+        """Return the host.
+
+        Raises:
+            ConfigError: If the config is of another project.
+        """
+        host = self.host
+        if host is None:
+            raise ConfigError(
+                f'the config needs a model of {", ".join(HOSTS)}, or one of them as default_scope; '
+                f'default_scope is {self.cfg.get("default_scope")}'
+            )
+        return host
 
     @property
     def scope(self) -> str:

@@ -14,7 +14,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import CheckpointLoader
 
 from ..checks.channels import backbone_channels, check_channels
-from ..config import BACKENDS, HOSTS, ConfigView, Entry
+from ..config import BACKENDS, ConfigView, Entry
 from ..errors import ConfigError
 from ..models.state_dict import check_whole_model
 from .option_keys import apply_options, old_fields
@@ -50,15 +50,11 @@ def build_model(cfg: Config) -> BaseModel:
         cfg: Config of one of the three hosts, not changed; its scope becomes the default scope.
 
     Raises:
-        ConfigError: If the config has no model, its `default_scope` is not one of the hosts, or
-            normalisation and backbone have other numbers of channels.
+        ConfigError: If the config is of no host, or normalisation and backbone have other numbers
+            of channels.
     """
     view = ConfigView(cfg)
-    if view.host is None:
-        raise ConfigError(
-            'the config needs a model of a host and a default_scope, one of '
-            f'{", ".join(HOSTS)}; default_scope is {cfg.get("default_scope")}'
-        )
+    view.require_host()
     check_channels(cfg)
     init_default_scope(view.scope)
     settings = copy.deepcopy(cfg.model)

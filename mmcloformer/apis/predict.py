@@ -25,8 +25,8 @@ from PIL import Image
 
 from ..checks.channels import check_channels
 from ..checks.image import decode, error_text, file_problem, unreadable_reason
-from ..config import HOSTS, ConfigView
-from ..errors import ConfigError, DataError, join_first
+from ..config import ConfigView
+from ..errors import DataError
 from ..models.deploy import replace_backbones, require_dtype
 from .config import inference_steps, load_trained
 from .files import Source
@@ -73,14 +73,9 @@ class ImageReader:
 
     def __init__(self, cfg: Config) -> None:
         view = ConfigView(cfg)
-        if view.host is None:
-            raise ConfigError(
-                f'default_scope={cfg.get("default_scope")!r} of the config is unknown; use one of '
-                f'{join_first(HOSTS)}'
-            )
+        self.host = view.require_host()
         check_channels(cfg, ('test',))
         init_default_scope(view.scope)
-        self.host = view.host
         self.steps = Compose([dict(step.settings) for step in inference_steps(cfg)]).transforms
 
     def reads(self, path: str) -> bool:

@@ -9,7 +9,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import TRANSFORMS
 
-from ..config import HOSTS, ConfigView
+from ..config import ConfigView
 from ..errors import ConfigError
 
 _MODELS = dict(mmdet='DetTTAModel', mmseg='SegTTAModel', mmpretrain='AverageClsScoreTTA')
@@ -52,11 +52,10 @@ def augment_test(cfg: Config) -> None:
             `DetTTAModel` does not merge.
     """
     view = ConfigView(cfg)
-    if view.host is None:
-        raise ConfigError(f'--tta needs a config of {", ".join(HOSTS)}')
-    kind = getattr(import_module(f'{view.host}.models'), _MODELS[view.host])
+    host = view.require_host()
+    kind = getattr(import_module(f'{host}.models'), _MODELS[host])
     model = cfg.get('tta_model') or ConfigDict(type=f'{kind.__module__}.{kind.__name__}')
-    if view.host == 'mmdet' and view.entry(model, 'tta_model', 'MODELS').is_a(kind):
+    if host == 'mmdet' and view.entry(model, 'tta_model', 'MODELS').is_a(kind):
         for evaluator in view.evaluators('test'):
             metric, field = evaluator.settings.get('metric'), f'{evaluator.field}.metric'
             if 'segm' in (metric or ()):

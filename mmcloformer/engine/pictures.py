@@ -14,8 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ..config import HOSTS, ConfigView
-from ..errors import ConfigError
+from ..config import ConfigView
 
 
 @HOOKS.register_module()
@@ -90,9 +89,7 @@ def draw_predictions(cfg: Config, folder: str) -> None:
     Raises:
         ConfigError: If the config is of no host.
     """
-    host = ConfigView(cfg).host
-    if host is None:
-        raise ConfigError(f'--show-dir needs a config of one of {", ".join(HOSTS)}')
+    host = ConfigView(cfg).require_host()
     theirs = (cfg.get('default_hooks') or {}).get('visualization') or {}
     names = dict(score_thr='pred_score_thr', backend_args='backend_args')
     if (

@@ -145,7 +145,7 @@ def test_configs_without_hooks(hooks):
     cfg = Config(dict(default_scope='mmseg', **hooks))
     draw_predictions(cfg, 'pictures')
     assert cfg.custom_hooks == [dict(type='PicturesHook', folder='pictures')]
-    with pytest.raises(ConfigError, match='--show-dir needs a config of one of mmdet'):
+    with pytest.raises(ConfigError, match='the config needs a model of mmdet'):
         draw_predictions(Config({}), 'pictures')
 
 
