@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 from mmcv.cnn import build_norm_layer
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, PretrainedInit
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -60,7 +60,8 @@ class CloFormer(DeployMixin, BaseModule):
         with_cp: Recompute the residual branches in the backward pass: less memory, more time,
             the same numbers.
         init_cfg: `dict(type='Pretrained', checkpoint=...)` loads a classifier, a detector's
-            backbone or a bare backbone, and fails unless every weight matches.
+            backbone or a bare backbone, and fails unless every weight matches. Other initialisers,
+            by themselves or in a list, are those of mmengine and run before it.
 
     Attributes:
         out_channels: Channels of each output.
@@ -70,6 +71,8 @@ class CloFormer(DeployMixin, BaseModule):
     Raises:
         ConfigError: If an argument is out of range; the message names the allowed values.
     """
+
+    init_cfg: Any
 
     def __init__(
         self,
@@ -141,11 +144,16 @@ class CloFormer(DeployMixin, BaseModule):
         Raises:
             CheckpointError: If the checkpoint cannot be read or does not match.
         """
-        cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg or {}]
-        if len(cfgs) != 1 or cfgs[0].get('type') != 'Pretrained':
+        given = self.init_cfg or []
+        cfgs = [given] if isinstance(given, Mapping) else given
+        pretrained = [cfg for cfg in cfgs if cfg['type'] in ('Pretrained', PretrainedInit)]
+        others = [cfg for cfg in cfgs if cfg not in pretrained]
+        if others or not pretrained:
+            self.init_cfg = others
             super().init_weights()
-            return
-        load_pretrained(self, cfgs[0]['checkpoint'], cfgs[0].get('prefix'))
+            self.init_cfg = given
+        for cfg in pretrained:  # Last, as in the host.
+            load_pretrained(self, cfg['checkpoint'], cfg.get('prefix'))
         self._is_init = True
 
     def train(self, mode: bool = True) -> 'CloFormer':

@@ -6,7 +6,7 @@ import logging
 import pytest
 import torch
 from mmengine.logging import MMLogger
-from mmengine.model import ExponentialMovingAverage, Sequential
+from mmengine.model import ExponentialMovingAverage, PretrainedInit, Sequential
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 from torch import nn
@@ -85,6 +85,19 @@ def test_it_survives_the_hosts_own_initialisation(source, classifier):
     model.init_weights()
     model.init_weights()
     assert torch.equal(model[0].stem.proj.weight, source.backbone.stem.proj.weight)
+
+
+@pytest.mark.parametrize('kind', ['Pretrained', PretrainedInit])
+def test_pretrained_weights_replace_those_of_other_initialisers(source, classifier, kind):
+    others = dict(type='Constant', layer='Conv2d', val=7.0)
+    weights = pretrained(classifier) | dict(type=kind)
+    backbone = CloFormer(SEVERAL_BRANCHES, out_indices=(3,), init_cfg=[weights, others])
+    backbone.init_weights()
+    assert backbone.init_cfg == [weights, others]
+    assert torch.equal(backbone.stem.proj.weight, source.backbone.stem.proj.weight)
+    alone = CloFormer(SEVERAL_BRANCHES, init_cfg=[others])
+    alone.init_weights()
+    assert (alone.stem.proj.weight == 7).all()
 
 
 @pytest.mark.parametrize(
