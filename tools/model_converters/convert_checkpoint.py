@@ -32,12 +32,12 @@ def main() -> None:
         raise UserError(f'{dst} exists; remove it or choose another name')
     if dst.suffix == '.safetensors':
         raise UserError(f'{dst}: the file will hold more than tensors; choose a name in .pth')
+    loaded = read_checkpoint(args.src)
+    checkpoint = convert_checkpoint(get_state_dict(loaded, args.src, args.key))
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
     try:
         dst.parent.mkdir(parents=True, exist_ok=True)
-        loaded = read_checkpoint(args.src)
-        checkpoint = convert_checkpoint(get_state_dict(loaded, args.src, args.key))
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
         write_whole(dst, content.getvalue())
     except OSError as error:
         raise UserError(f'{dst} cannot be written: {error.strerror}') from error

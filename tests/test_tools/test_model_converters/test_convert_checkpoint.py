@@ -1,4 +1,6 @@
+import errno
 import resource
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,6 +33,18 @@ def test_a_place_that_cannot_be_written_is_said(tool_main, source, target):
     target = target.format(source=source)
     with pytest.raises(UserError, match=f'{target} cannot be written'):
         tool_main('convert_checkpoint.py', source, target)
+
+
+def test_a_source_that_cannot_be_opened_is_not_taken_for_the_target(
+    tool_main, source, tmp_path, monkeypatch
+):
+    def refuse(path, *args):
+        raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+
+    monkeypatch.setattr(Path, 'open', refuse)
+    with pytest.raises(PermissionError, match=source.name):
+        tool_main('convert_checkpoint.py', source, tmp_path / 'new' / 'out.pth')
+    assert not (tmp_path / 'new').exists()
 
 
 class CfgNode(dict):
