@@ -7,7 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import join_first
 from .graphs import ExportError, Graph
+
+# Options of mmcv's `nms` within groups that the graphs follow; `split_thr` only limits its memory.
+_NMS_OPTIONS = {'type', 'iou_threshold', 'class_agnostic', 'split_thr'}
+# What the graphs reimplement of heads: of all, and of those on feature maps.
+_HEAD = ('predict_by_feat', '_predict_by_feat_single')
+_DENSE_HEAD = (*_HEAD, '_bbox_post_process')
 
 
 class RetinaNetGraph(Graph):
@@ -15,15 +22,26 @@ class RetinaNetGraph(Graph):
 
     Boxes are corners x1, y1, x2, y2 in pixels of the input. As mmdet does, the graph pads the
     image to a multiple of the config's `pad_size_divisor` and clips boxes to the unpadded image.
+
+    Raises:
+        ExportError: If the head predicts in another way.
     """
 
     task = 'detection'
     outputs = ('boxes', 'scores', 'labels')
     batched = False
 
+    def __init__(self, model: nn.Module) -> None:
+        from mmdet.models.dense_heads import RetinaHead, RetinaSepBNHead
+
+        super().__init__(model)
+        head = self.model.bbox_head
+        _require(head, 'bbox_head', (RetinaHead, RetinaSepBNHead), *_DENSE_HEAD)
+        _require_plain_boxes(head, 'bbox_head')
+
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         head = self.model.bbox_head
-        padded = pad_to_multiple(images, self.model.data_preprocessor.pad_size_divisor)
+        padded = pad(images, self.model.data_preprocessor)
         maps = head(self.model.extract_feat(self.cast(padded)))
         return detect(head, maps, self.model.test_cfg, images.shape[2:])
 
@@ -43,18 +61,40 @@ class TwoStageGraph(Graph):
     batched = False
 
     def __init__(self, model: nn.Module) -> None:
-        from mmdet.models.roi_heads import CascadeRoIHead, SingleRoIExtractor, StandardRoIHead
+        from mmcv.ops import RoIAlign
+        from mmdet.models.dense_heads import RPNHead
+        from mmdet.models.roi_heads import (
+            BBoxHead,
+            CascadeRoIHead,
+            FCNMaskHead,
+            SingleRoIExtractor,
+            StandardRoIHead,
+        )
 
         super().__init__(model)
         head = self.model.roi_head
-        extractors = [each for each in head.modules() if hasattr(each, 'roi_layers')]
-        is_plain = all(isinstance(each, SingleRoIExtractor) for each in extractors)
-        forwards = (StandardRoIHead._bbox_forward, CascadeRoIHead._bbox_forward)
-        if not is_plain or type(head)._bbox_forward not in forwards or head.with_shared_head:
+        methods = ('_bbox_forward', 'predict_bbox', *(['predict_mask'] if head.with_mask else []))
+        _require(head, 'roi_head', (StandardRoIHead, CascadeRoIHead), *methods)
+        if head.with_shared_head:
+            raise ExportError('model.roi_head has a shared_head, which cannot be exported')
+        _require(self.model.rpn_head, 'rpn_head', (RPNHead,), *_DENSE_HEAD)
+        _require_plain_boxes(self.model.rpn_head, 'rpn_head')
+        for each in _listed(head.bbox_head):
+            _require(each, 'roi_head.bbox_head', (BBoxHead,), *_HEAD, 'regress_by_class')
+            _require_plain_boxes(each, 'roi_head.bbox_head')
+        for each in _listed(head.mask_head) if head.with_mask else ():
+            _require(each, 'roi_head.mask_head', (FCNMaskHead,), *_HEAD)
+        for name, each in head.named_modules():
+            if hasattr(each, 'roi_layers'):
+                layer, methods = each.roi_layers[0], ('forward', 'map_roi_levels')
+                _require(each, f'roi_head.{name}', (SingleRoIExtractor,), *methods)
+                _require(layer, f'roi_head.{name}.roi_layer', (RoIAlign,), 'forward')
+                if layer.pool_mode != 'avg':
+                    raise ExportError("RoIAlign with pool_mode='max' cannot be exported")
+        if head.with_mask and head.test_cfg.mask_thr_binary != 0.5:
             raise ExportError(
-                f'model.roi_head is {type(head).__name__} with '
-                f'{type(extractors[0]).__name__}, which cannot be exported; supported are '
-                'StandardRoIHead and CascadeRoIHead with SingleRoIExtractor, without a shared head'
+                f'model.test_cfg.rcnn.mask_thr_binary is {head.test_cfg.mask_thr_binary}, but the '
+                'probabilities of exported masks are compared with 0.5: set it to 0.5'
             )
         if head.with_mask:
             self.task, self.outputs = 'instance segmentation', (*self.outputs, 'masks')
@@ -62,7 +102,7 @@ class TwoStageGraph(Graph):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         height, width = images.shape[2:]
         cfg, head = self.model.test_cfg.rcnn, self.model.roi_head
-        padded = pad_to_multiple(images, self.model.data_preprocessor.pad_size_divisor)
+        padded = pad(images, self.model.data_preprocessor)
         maps = self.model.extract_feat(self.cast(padded))
         rpn = self.model.rpn_head
         rois, _, _ = detect(rpn, rpn(maps), self.model.test_cfg.rpn, (height, width), is_rpn=True)
@@ -83,7 +123,8 @@ class TwoStageGraph(Graph):
         scores = all_scores[index, labels]
         boxes = _regress(stage, rois, deltas, index, labels, height, width)
 
-        kept = batched_nms(boxes, scores, labels, cfg.nms)[: cfg.max_per_img]
+        kept = batched_nms(boxes, scores, labels, cfg.nms)
+        kept = kept[: cfg.max_per_img] if cfg.max_per_img > 0 else kept
         boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
         if not head.with_mask:
             return boxes, scores, labels
@@ -96,10 +137,12 @@ class TwoStageGraph(Graph):
         return boxes, scores, labels, sum(masks) / len(masks)
 
 
-def pad_to_multiple(images: Tensor, divisor: int) -> Tensor:
-    """Pad images with zeros on the right and at the bottom to a multiple of `divisor`."""
+def pad(images: Tensor, preprocessor: Any) -> Tensor:
+    """Pad images on the right and at the bottom, as their preprocessor does."""
     height, width = images.shape[2:]
-    return F.pad(images, (0, -width % divisor, 0, -height % divisor))
+    divisor = preprocessor.pad_size_divisor
+    padding = (0, -width % divisor, 0, -height % divisor)
+    return F.pad(images, padding, value=preprocessor.pad_value)
 
 
 def detect(
@@ -119,6 +162,7 @@ def detect(
     """
     sizes = [scores.shape[2:] for scores in maps[0]]
     priors = head.prior_generator.grid_priors(sizes, device=maps[0][0].device)
+    nms_pre = cfg.get('nms_pre', -1)
     results = []
     for level, (scores, deltas, anchors) in enumerate(zip(*maps, priors)):
         scores = scores[0].permute(1, 2, 0).reshape(-1, head.cls_out_channels).float()
@@ -126,31 +170,46 @@ def detect(
         scores = scores.sigmoid() if head.use_sigmoid_cls else scores.softmax(dim=1)[:, :-1]
         # The best (anchor, class) pairs belong to the best anchors. Two small searches are
         # faster than one over all pairs.
-        limit = cfg.nms_pre
+        limit = nms_pre if nms_pre > 0 else scores.numel()
         index = scores.amax(dim=1).topk(min(limit, scores.shape[0])).indices
         best, pairs = scores[index].flatten().topk(min(limit, index.shape[0] * scores.shape[1]))
         index, labels = index[pairs // scores.shape[1]], pairs % scores.shape[1]
-        boxes = clip(head.bbox_coder.decode(anchors[index], deltas[index]), *size)
-        results.append((boxes, best, labels, torch.full_like(labels, level)))
-    boxes, scores, labels, levels = map(torch.cat, zip(*results))
-    valid = (boxes[:, 2:] - boxes[:, :2] > cfg.get('min_bbox_size', -1)).all(dim=1)
-    kept = (valid if is_rpn else (scores > cfg.score_thr) & valid).nonzero().squeeze(1)
+        boxes = decode(head.bbox_coder, anchors[index], deltas[index], size)
+        valid = (boxes[:, 2:] - boxes[:, :2] > cfg.get('min_bbox_size', -1)).all(dim=1)
+        if not is_rpn:
+            above = best > cfg.get('score_thr', 0)
+            if nms_pre < 0:  # mmdet cuts its sorted list at [:nms_pre]: -1 drops the last one.
+                ranks = torch.arange(best.shape[0], device=best.device)
+                above &= ranks < above.sum() + nms_pre
+            valid &= above
+        results.append((boxes, best, labels, torch.full_like(labels, level), valid))
+    boxes, scores, labels, levels, valid = map(torch.cat, zip(*results))
+    kept = valid.nonzero().squeeze(1)
     boxes, scores, labels, levels = boxes[kept], scores[kept], labels[kept], levels[kept]
     kept = batched_nms(boxes, scores, levels if is_rpn else labels, cfg.nms)[: cfg.max_per_img]
     return boxes[kept], scores[kept], labels[kept]
 
 
-def clip(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Clip boxes `(K, 4)` to an image of `height` x `width` pixels.
+def decode(coder: Any, boxes: Tensor, deltas: Tensor, size: Sequence[int]) -> Tensor:
+    """Move boxes `(K, 4)` by deltas, and clip them to an image if the coder does.
 
     mmdet's box coder can clip, but during ONNX export it imports a module that mmdet 3 removed.
+
+    Args:
+        coder: A box coder of mmdet.
+        boxes: Corners in pixels.
+        deltas: What a head predicts for each box.
+        size: Height and width of the image.
     """
-    x, y = boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)
+    boxes = coder.decode(boxes, deltas)
+    if not coder.clip_border:
+        return boxes
+    x, y = boxes[:, 0::2].clamp(0, size[1]), boxes[:, 1::2].clamp(0, size[0])
     return torch.stack([x, y], dim=2).flatten(1)
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, cfg: Any) -> Tensor:
-    """Run NMS within each group, as mmcv's `batched_nms` does.
+    """Run NMS within each group, or over all boxes, as mmcv's `batched_nms` does.
 
     Args:
         boxes: Corners in pixels, `(K, 4)`.
@@ -162,17 +221,49 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, cfg: Any) -> Tens
         Indices of the boxes that remain, best first.
 
     Raises:
-        ExportError: If the config asks for anything but plain NMS within groups.
+        ExportError: If the config asks for anything but plain NMS.
     """
-    if cfg.get('type', 'nms') != 'nms' or cfg.get('class_agnostic'):
+    from mmcv.ops import nms
+
+    cfg = dict(cfg or {})
+    is_plain = cfg.get('type', 'nms') in ('nms', nms)
+    if not is_plain or cfg.keys() - _NMS_OPTIONS or 'iou_threshold' not in cfg:
         raise ExportError(
-            f'test_cfg.nms is {dict(cfg)}, and only plain NMS per class can be exported: set it to '
-            "dict(type='nms', iou_threshold=...)"
+            f'test_cfg.nms is {cfg}, and only plain NMS can be exported: set it to '
+            "dict(type='nms', iou_threshold=...), class_agnostic=True may be added"
         )
+    threshold = cfg['iou_threshold']
+    if cfg.get('class_agnostic'):
+        return torch.ops.torchvision.nms(boxes, scores, threshold)
     # An offset per group moves boxes of different groups apart. Padding with an empty box keeps
     # max() defined when there are no boxes.
     offsets = groups.to(boxes) * (F.pad(boxes, (0, 0, 0, 1)).max() + 1)
-    return torch.ops.torchvision.nms(boxes + offsets[:, None], scores, cfg.iou_threshold)
+    return torch.ops.torchvision.nms(boxes + offsets[:, None], scores, threshold)
+
+
+def _require(part: Any, field: str, kinds: tuple[type, ...], *methods: str) -> None:
+    """Refuse a part of none of these classes, or with own versions of what a graph reimplements."""
+    for kind in kinds:
+        if isinstance(part, kind) and all(
+            getattr(type(part), name) is getattr(kind, name) for name in methods
+        ):
+            return
+    raise ExportError(
+        f'model.{field} is {type(part).__name__}, which cannot be exported; supported are '
+        f'{join_first([kind.__name__ for kind in kinds])} and classes that predict as they do'
+    )
+
+
+def _require_plain_boxes(head: Any, field: str) -> None:
+    """Refuse a head with another box coder, or whose loss computes the scores."""
+    from mmdet.models.task_modules import DeltaXYWHBBoxCoder, TBLRBBoxCoder
+
+    _require(head.bbox_coder, f'{field}.bbox_coder', (DeltaXYWHBBoxCoder, TBLRBBoxCoder), 'decode')
+    if getattr(head.loss_cls, 'custom_cls_channels', False):
+        raise ExportError(
+            f'model.{field}.loss_cls is {type(head.loss_cls).__name__}, which computes the '
+            'scores itself and cannot be exported'
+        )
 
 
 def _listed(parts: Any) -> list[Any]:
@@ -185,7 +276,7 @@ def _regress(
 ) -> Tensor:
     """Return the boxes `(K, 4)` of the chosen pairs of a region and a class."""
     columns = torch.zeros_like(labels) if head.reg_class_agnostic else labels
-    return clip(head.bbox_coder.decode(rois[index], deltas[index, columns]), height, width)
+    return decode(head.bbox_coder, rois[index], deltas[index, columns], (height, width))
 
 
 def _pool(extractor: Any, maps: Sequence[Tensor], boxes: Tensor) -> Tensor:

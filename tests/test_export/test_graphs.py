@@ -13,7 +13,7 @@ from mmcloformer.export import ExportError, export_onnx, make_graph
 from mmcloformer.export.comparison import Tolerance, compare
 from mmcloformer.export.segmentor import AdaptiveAveragePool
 from mmcloformer.models.deploy import DeployError
-from tests.test_export.tiny_models import KINDS, NAMES, tiny_config, tiny_model
+from tests.test_export.tiny_models import KINDS, NAMES, config_of, tiny_config, tiny_model
 
 # Smaller than every stride, a deepest map of one row, two sizes that no window divides, and one
 # that all divide.
@@ -63,6 +63,71 @@ def test_a_size_that_the_pipeline_does_not_make(tiny, images):
     cfg, model, graph = tiny('classifier')
     with pytest.raises(ExportError, match='export with --shape 64 64'):
         compare(InTorch(graph, (100, 150)), model, graph, cfg, images, Tolerance())
+
+
+NMS = dict(type='nms', iou_threshold=0.5)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'changes'),
+    [
+        ('detector', {'test_cfg.nms_pre': -1}),
+        ('detector', {'test_cfg.nms': dict(NMS, class_agnostic=True, split_thr=10_000)}),
+        ('detector', {'bbox_head.bbox_coder.clip_border': False}),
+        ('detector', {'data_preprocessor': dict(pad_size_divisor=96, pad_value=3)}),
+        ('faster-rcnn', {'test_cfg.rpn.nms_pre': 0, 'test_cfg.rcnn.max_per_img': 0}),
+        ('faster-rcnn', {'roi_head.bbox_head.bbox_coder.clip_border': False}),
+    ],
+    ids=str,
+)
+def test_options_that_the_graph_follows(images, kind, changes):
+    cfg = config_of(kind)
+    cfg.merge_from_dict({f'model.{field}': value for field, value in changes.items()})
+    model = tiny_model(cfg)
+    report = compare(InTorch(make_graph(model)), model, make_graph(model), cfg, images, Tolerance())
+    assert report.disagreements == []
+    assert report.instances
+
+
+def test_options_that_mmdet_does_not_need(images):
+    cfg = config_of('detector')
+    del cfg.model.test_cfg.nms_pre, cfg.model.test_cfg.score_thr
+    model = tiny_model(cfg)
+    graph = make_graph(model)
+    assert compare(InTorch(graph), model, graph, cfg, images, Tolerance()).disagreements == []
+
+
+@pytest.mark.parametrize(
+    ('kind', 'changes', 'words'),
+    [
+        ('detector', {'test_cfg.nms.max_num': 5}, "'max_num': 5"),
+        ('detector', {'bbox_head.bbox_coder.type': 'LegacyDeltaXYWHBBoxCoder'}, 'LegacyDelta'),
+        ('faster-rcnn', {'roi_head.bbox_head.loss_cls': dict(
+            _delete_=True, type='SeesawLoss', num_classes=4)}, 'SeesawLoss'),
+        ('faster-rcnn', {'roi_head.bbox_roi_extractor.roi_layer.pool_mode': 'max'}, "'max'"),
+        ('faster-rcnn', {'roi_head.bbox_roi_extractor.roi_layer': dict(
+            _delete_=True, type='RoIPool', output_size=7)}, 'RoIPool'),
+        ('mask-rcnn', {'test_cfg.rcnn.mask_thr_binary': 0.3}, 'mask_thr_binary is 0.3'),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_options_that_the_graph_does_not_follow(kind, changes, words):
+    cfg = config_of(kind)
+    cfg.merge_from_dict({f'model.{field}': value for field, value in changes.items()})
+    with pytest.raises(ExportError, match=words):
+        make_graph(tiny_model(cfg))(torch.zeros(1, 3, 64, 64))
+
+
+def predict_mask_itself(self, x, metas, results, rescale=False):
+    return results
+
+
+def test_a_head_that_predicts_in_another_way_is_refused():
+    model = tiny_model(config_of('mask-rcnn'))
+    kind = type(model.roi_head)
+    model.roi_head.__class__ = type('Own', (kind,), dict(predict_mask=predict_mask_itself))
+    with pytest.raises(ExportError, match=r'model\.roi_head is Own'):
+        make_graph(model)
 
 
 LEVELS = dict(segmentor=[], classifier=pytest.mark.slow, detector=pytest.mark.slow)
