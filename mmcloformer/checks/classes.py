@@ -92,7 +92,7 @@ def class_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Problem]
             if split == 'train' and trained is None:
                 trained = found
             elif split in splits and trained and _comparable(view, splits, trained):
-                yield from _differences(view, found, trained)
+                yield from _differences(view, found, trained, is_scored=split != 'train')
             elif split in splits and split != 'train' and not _alike(found, trained):
                 yield from _narrow_problems(view, found)
     if 'train' in splits:
@@ -215,8 +215,10 @@ def _selection_problems(view: ConfigView, classes: Classes, is_refused: bool) ->
         )
 
 
-def _differences(view: ConfigView, found: Classes, trained: Classes) -> Iterator[Problem]:
-    """Compare the labels of a data set with those of the training set."""
+def _differences(
+    view: ConfigView, found: Classes, trained: Classes, is_scored: bool
+) -> Iterator[Problem]:
+    """Compare the labels of a data set with those of the first training set."""
     if found.folders and trained.folders:
         yield from _shift_problems(found.folders, trained.folders, found.field)
         return
@@ -240,7 +242,7 @@ def _differences(view: ConfigView, found: Classes, trained: Classes) -> Iterator
         return
     common = min(len(names), len(wanted))
     # Labels of a list do not depend on the number of names.
-    short = len(names) < len(wanted) and not classifier
+    short = is_scored and len(names) < len(wanted) and not classifier
     if names[:common] != wanted[:common] or short:
         yield Problem(
             f'{found.field}.metainfo.classes',

@@ -258,6 +258,16 @@ def test_a_wrapped_data_set_is_named_by_its_field(detector):
     assert problem(detector).field == field
 
 
+@pytest.mark.parametrize('host', ['mmdet', 'mmseg'])
+def test_a_further_training_set_may_lack_the_last_classes(host, configs):
+    cfg = copy.deepcopy(configs[host])
+    inner = cfg.train_dataloader.dataset
+    few = inner | dict(metainfo=dict(classes=inner.metainfo.classes[:-1]))
+    both = dict(type='ConcatDataset', datasets=[inner, few], ignore_keys=['classes', 'palette'])
+    cfg.train_dataloader.dataset = both
+    assert not problems(cfg)
+
+
 def test_what_is_no_data_set_of_a_host_is_left_to_it(classifier):
     for kind in ('MultiTaskDataset', 'NoSuchDataset'):
         classifier.train_dataloader.dataset.type = kind
