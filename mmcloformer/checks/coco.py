@@ -167,7 +167,7 @@ def _category_faults(coco: CocoFile, classes: Sequence[str]) -> Iterator[Fault]:
     names = [category['name'] for category in coco.categories]
     if absent := [name for name in classes if name not in names]:
         yield Fault(
-            f'no category is called {join_first(absent)}; there are {join_first(names)}',
+            f'no category is called {join_first(absent)}; there are {join_first(names) or "none"}',
             'write metainfo.classes as there',
         )
         return
@@ -199,11 +199,12 @@ def _entries(content: Any, key: str, fields: Sequence[str]) -> list[dict[str, An
     """Return the list under a top-level key; annotations may be absent, as for a test set.
 
     Raises:
-        ValueError: If it is missing or empty, or an entry lacks one of the fields.
+        ValueError: If it is missing, has no images, or an entry lacks one of the fields.
         TypeError: If one of the fields cannot be an id, such as a list.
     """
-    entries = content.get(key, []) if isinstance(content, dict) else None
-    if not isinstance(entries, list) or not (entries or key == 'annotations'):
+    default: Any = [] if key == 'annotations' else None
+    entries = content.get(key, default) if isinstance(content, dict) else None
+    if not isinstance(entries, list) or (key == 'images' and not entries):
         raise ValueError(f'it has no list of {key}')
     bad = [
         str(index)
@@ -241,7 +242,9 @@ def _loaded(
     yield from (Problem('', *fault) for fault in faults)
     if not images:
         return
-    yield from (Problem('', *fault) for fault in _category_faults(coco, classes))
+    # Images for semi-supervised training need no categories.
+    if annotations or settings.get('test_mode'):
+        yield from (Problem('', *fault) for fault in _category_faults(coco, classes))
     files: dict[Any, set[str]] = {}
     for image in images:
         files.setdefault(image['id'], set()).add(image['file_name'])
@@ -317,7 +320,7 @@ def _scored(
     """
     if is_own:
         yield from (Problem('', *fault) for fault in coco.faults)
-        if coco.categories:
+        if coco.images:
             yield from (Problem('', *fault) for fault in _category_faults(coco, classes))
         images = coco.images if masks else ()
         yield from _unreadable(images, coco.annotations, coco.annotations)

@@ -152,6 +152,13 @@ def test_what_the_host_takes_passes(cfg, rewrite, change):
     assert errors(cfg) == ''
 
 
+def test_images_without_labels_need_no_categories(cfg, rewrite):
+    rewrite(lambda content: content.update(annotations=[], categories=[]))
+    cfg.train_dataloader.dataset.filter_cfg = None
+    assert not found(cfg)
+    assert len(DATASETS.build(dict(cfg.train_dataloader.dataset, pipeline=[]))) == 8
+
+
 def test_all_faults_are_listed_at_once(cfg, rewrite):
     def change(content):
         for each in content['annotations'][:9]:
