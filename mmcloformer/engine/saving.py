@@ -1,6 +1,7 @@
 """A checkpoint hook that never leaves a checkpoint half written."""
 
 import hashlib
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,8 @@ from mmengine.dist import is_main_process, master_only
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner, save_checkpoint
+from mmengine.runner import CheckpointLoader, Runner, save_checkpoint
 
-from ..checkpoint.files import read_checkpoint
 from ..compat.whole_files import BACKEND, PARTIAL
 
 
@@ -46,9 +46,9 @@ class AtomicCheckpointHook(CheckpointHook):
     @master_only
     def _publish_model(self, runner: Runner, ckpt_path: str) -> None:
         """Publish as the host does, through the backend."""
-        checkpoint = read_checkpoint(ckpt_path)
+        checkpoint = CheckpointLoader.load_checkpoint(ckpt_path, map_location='cpu')
         published = {key: checkpoint[key] for key in checkpoint if key in self.published_keys}
         checksum = hashlib.sha256(pickle.dumps(published)).hexdigest()[:8]
-        path = f'{ckpt_path.removesuffix(".pth")}-{checksum}.pth'
+        path = f'{os.path.splitext(ckpt_path)[0]}-{checksum}.pth'
         save_checkpoint(published, path, backend_args=self.backend_args)
         runner.logger.info(f'The checkpoint {ckpt_path} is published to {path}.')

@@ -1,12 +1,16 @@
+import io
 import os
 import resource
 import signal
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.fileio import FileClient, LocalBackend
+from mmengine.fileio.backends import backends, prefix_to_backends
 
 from mmcloformer.checkpoint import read_checkpoint
 from mmcloformer.checkpoint.saving import write_whole
@@ -245,3 +249,34 @@ def test_publishing(tmp_path):
     (published,) = names(tmp_path / 'whole') - {'epoch_1.pth'}
     assert published.startswith('epoch_1-')
     assert read_checkpoint(tmp_path / 'whole' / published).keys() == {'meta', 'state_dict'}
+
+
+class Remote(LocalBackend):
+    """A remote store, without a client for it."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+
+    def put(self, obj, filepath):
+        self.files[filepath] = obj
+
+    def get(self, filepath):
+        return self.files[filepath]
+
+    def isfile(self, filepath):
+        return filepath in self.files
+
+    def remove(self, filepath):
+        del self.files[filepath]
+
+
+def test_publishing_from_a_remote_folder(tmp_path, monkeypatch):
+    monkeypatch.setitem(backends, 'petrel', Remote)
+    for prefixes in (prefix_to_backends, FileClient._prefix_to_backends):
+        monkeypatch.setitem(prefixes, 's3', Remote)
+    monkeypatch.setattr(FileClient, '_instances', {})
+    settings = dict(out_dir='s3://bucket', published_keys=['state_dict'], max_keep_ckpts=1)
+    toy_runner(tmp_path / 'run', epochs=2, checkpoint=dict(ATOMIC, **settings)).train()
+    last, published = Remote.files
+    assert last == 's3://bucket/run/epoch_2.pth'
+    assert published.startswith('s3://bucket/run/epoch_2-')
+    assert torch.load(io.BytesIO(Remote.files[published])).keys() == {'state_dict'}
