@@ -135,8 +135,17 @@ class ResumeHook(Hook):
             )
 
     def before_train(self, runner: Runner) -> None:
-        """Tell if nothing is left to train."""
+        """Tell if nothing is left to train, or if the epochs have another length."""
         loop = runner.train_loop
+        if isinstance(loop, EpochBasedTrainLoop):
+            iterations = loop.epoch * len(loop.dataloader)
+            if loop.iter != iterations:
+                runner.logger.warning(
+                    f'{_source(runner)} is of iteration {loop.iter}, but {loop.epoch} epochs of '
+                    f'this run have {iterations}: the batch size, the number of processes or the '
+                    f'data differ, or it was saved within an epoch, which starts anew. A learning '
+                    f'rate that changes with the iteration thus ends at another value.'
+                )
         unit = 'epoch' if isinstance(loop, EpochBasedTrainLoop) else 'iter'
         done, end = getattr(loop, unit), getattr(loop, f'max_{unit}s')
         if done >= end:

@@ -251,6 +251,15 @@ def test_a_finished_run_by_iterations(tmp_path):
     assert resume_run(tmp_path / 'iter_2.pth', tmp_path, param_scheduler=None, **settings)[1] == ''
 
 
+def test_another_batch_size_is_told(run):
+    schedule = dict(type='MultiStepLR', milestones=[2], convert_to_iter_based=True)
+    runner, warnings = resume_run(
+        run / 'epoch_2.pth', run, epochs=4, batch_size=4, param_scheduler=schedule
+    )
+    assert runner.iter == 6
+    assert 'is of iteration 4, but 2 epochs of this run have 2: the batch size' in warnings
+
+
 SGD = dict(type='SGD', lr=0.1, weight_decay=0.01)
 
 
