@@ -28,7 +28,8 @@ def read_curves(work_dir: str | Path) -> tuple[Points, Points]:
     """Read and join the logs of all runs in a work directory.
 
     Each run replaces what earlier ones logged from its own first iteration on. mmengine records
-    some evaluations by epoch; they are placed at the last training line before them.
+    some evaluations by epoch; they are placed at the last training line before them. A resumed run
+    may begin with the evaluation of its checkpoint.
 
     Args:
         work_dir: Folder with one folder per run.
@@ -41,6 +42,7 @@ def read_curves(work_dir: str | Path) -> tuple[Points, Points]:
     """
     training: Points = defaultdict(dict)
     metrics: Points = defaultdict(dict)
+    ends: dict[int, int] = {}  # the last iteration that was logged of each epoch
     for file in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
         last = None
         for line in file.read_text().splitlines():
@@ -53,10 +55,14 @@ def read_curves(work_dir: str | Path) -> tuple[Points, Points]:
                     for iteration in [i for i in points if i >= record['iter']]:
                         del points[iteration]
             last = record.get('iter', last)
-            if last is None:
+            if 'iter' in record:
+                target, iteration = training, last
+                ends[record.get('epoch', 0)] = last
+            else:
+                step = record['step']
+                target, iteration = metrics, max(step, last or ends.get(step, 0))
+            if not iteration:  # The validation of a run without training.
                 continue
-            target = training if 'iter' in record else metrics
-            iteration = last if target is training else max(record['step'], last)
             for name, value in record.items():
                 is_number = isinstance(value, int | float) and value != _NO_OBJECTS
                 if is_number and name not in _BOOKKEEPING:

@@ -90,6 +90,18 @@ def test_a_resumed_run_replaces_what_came_after_its_start(tmp_path):
     assert [*metrics['mIoU']] == [20, 40, 60]
 
 
+def test_an_evaluation_that_a_resumed_run_makes_up_for(tmp_path):
+    write_epoch_run(tmp_path / 'epochs', '20260101_000000', [1, 2, 3])
+    log(tmp_path / 'epochs', '20260102_000000').add_scalars({'coco/bbox_mAP': 0.7}, step=2)
+    write_epoch_run(tmp_path / 'epochs', '20260102_000000', [3, 4])
+    metrics = read_curves(tmp_path / 'epochs')[1]
+    assert metrics['coco/bbox_mAP'] == {10: 0.1, 20: 0.7, 30: 0.3, 40: 0.4}
+    write_iter_run(tmp_path / 'iterations', '20260101_000000', range(10, 40, 10))
+    log(tmp_path / 'iterations', '20260102_000000').add_scalars({'mIoU': 7.0}, step=40)
+    write_iter_run(tmp_path / 'iterations', '20260102_000000', range(50, 61, 10))
+    assert read_curves(tmp_path / 'iterations')[1]['mIoU'] == {20: 2.0, 40: 7.0, 60: 6.0}
+
+
 def test_no_log_is_reported(tmp_path):
     with pytest.raises(UserError, match='no training iteration'):
         plot_curves(tmp_path)
