@@ -115,10 +115,11 @@ def measure(cfg: Config, shape: tuple[int, int] | None = None) -> Complexity:
 def _build(cfg: Config) -> BaseModel:
     cfg = copy.deepcopy(cfg)
     settings = cfg.get('model') or ConfigDict()
+    test_cfg = settings.get('test_cfg') or {}
     if ConfigView(cfg).host == 'mmseg':
-        settings['test_cfg'] = dict(mode='whole')
-    elif 'rpn' in (settings.get('test_cfg') or {}):
-        settings.test_cfg.rpn.nms.iou_threshold = 1.0
+        settings['test_cfg'] = dict(test_cfg, mode='whole')
+    elif rpn := test_cfg.get('rpn'):
+        rpn.nms = dict(type='nms', iou_threshold=1.0)
     return revert_sync_batchnorm(build_model(cfg)).eval().requires_grad_(False)
 
 

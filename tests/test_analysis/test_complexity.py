@@ -99,8 +99,19 @@ def test_a_segmentor_sees_every_pixel_once():
     assert measure(host(UPERNET, slide), (128, 96)) == measure(host(UPERNET), (128, 96))
 
 
-def test_two_stages_pool_a_fixed_number_of_regions():
+def test_a_segmentor_keeps_the_options_of_its_head():
+    cfg = host('mmseg::point_rend/pointrend_r50_4xb2-80k_cityscapes-512x1024.py')
+    costs = []
+    for points in (64, 128):
+        cfg.model.test_cfg.subdivision_num_points = points
+        costs.append(measure(cfg, (64, 64)).operators['convolution'])
+    assert costs[0] < costs[1]
+
+
+@pytest.mark.parametrize('options', [{}, dict(max_num=50)])
+def test_two_stages_pool_a_fixed_number_of_regions(options):
     cfg = ours('mask-rcnn_cloformer_xxs_coco')
+    cfg.model.test_cfg.rpn.nms.update(options)
     costs = []
     for seed in range(2):
         torch.manual_seed(seed)
