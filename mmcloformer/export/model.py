@@ -44,7 +44,8 @@ def describe(
     steps = [_read_step(step) for step in others[:-1]]  # The last one packs the results.
     if shape and graph.task != 'classification':
         steps = [dict(type='Fit', shape=shape, interpolation='bilinear', backend='cv2')]
-    to_rgb = preprocessor.get('bgr_to_rgb') or preprocessor.get('to_rgb')
+    # mmcv loads BGR, and each of these reverses the channels.
+    to_rgb = any(preprocessor.get(name) for name in ('bgr_to_rgb', 'to_rgb', 'rgb_to_bgr'))
     color = color_type(load)
     has_color = graph.in_channels == 3 and not (color or '').startswith('grayscale')
     return dict(

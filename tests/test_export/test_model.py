@@ -25,6 +25,14 @@ def test_description_of_every_task(tiny):
     assert (step['scale'], step['interpolation']) == ((64, 64), 'bicubic')
 
 
+@pytest.mark.parametrize(('name', 'channels'), [('rgb_to_bgr', 'RGB'), ('other', 'BGR')])
+def test_the_order_of_channels_is_that_of_the_model(tiny, name, channels):
+    cfg = tiny_config(NAMES['detector'])
+    cfg.model.data_preprocessor.pop('bgr_to_rgb')
+    cfg.model.data_preprocessor[name] = True
+    assert describe(cfg, tiny('detector')[2], (), None)['channels'] == channels
+
+
 @pytest.mark.parametrize(
     'step', [dict(type='RandomFlip', prob=0.5), dict(type='Resize', scale_factor=0.5)]
 )
