@@ -117,7 +117,7 @@ def plot_curves(work_dir: str | Path, out: str | Path | None = None) -> Path:
         for name, points in lines.items():
             panel.plot([*points], [*points.values()], marker='.', label=name)
         panel.set_ylabel(group)
-        panel.set_ylim(bottom=0)
+        panel.set_ylim(bottom=min(0, panel.get_ylim()[0]))
         panel.legend(fontsize='small')
         panel.grid(alpha=0.3)
     rate = axes[0].twinx()

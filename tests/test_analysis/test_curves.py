@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from mmengine.visualization import LocalVisBackend
 from PIL import Image
 
@@ -100,6 +101,17 @@ def test_an_evaluation_that_a_resumed_run_makes_up_for(tmp_path):
     log(tmp_path / 'iterations', '20260102_000000').add_scalars({'mIoU': 7.0}, step=40)
     write_iter_run(tmp_path / 'iterations', '20260102_000000', range(50, 61, 10))
     assert read_curves(tmp_path / 'iterations')[1]['mIoU'] == {20: 2.0, 40: 7.0, 60: 6.0}
+
+
+def test_negative_losses_are_in_the_picture(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(Figure, 'savefig', lambda figure, *_, **__: figures.append(figure))
+    for sign in (1, -1):
+        write_iter_run(tmp_path / str(sign), '20260101_000000', range(10, 31, 10), loss=sign * 2.0)
+        plot_curves(tmp_path / str(sign))
+    positive, negative = (figure.axes[0].get_ylim() for figure in figures)
+    assert positive[0] == 0
+    assert negative[0] < -2 < 0 <= positive[1]
 
 
 def test_no_log_is_reported(tmp_path):
