@@ -219,6 +219,7 @@ def test_arguments_are_checked_before_the_export(
     'step',
     [
         dict(type='Resize', scale=(133, 80), keep_ratio=True),
+        dict(type='Resize', scale=60, keep_ratio=True),
         dict(type='Resize', scale=(90, 70), interpolation='bicubic'),
         dict(type='Resize', scale=64, backend='pillow', interpolation='bicubic'),
         dict(type='ResizeEdge', scale=64, backend='pillow', interpolation='bicubic'),

@@ -170,13 +170,14 @@ def resized_to(height: int, width: int, step: Fields) -> tuple[int, int]:
         if fits_width.get(step['edge']):
             return scale, int(scale * height / width)
         return int(scale * width / height), scale
+    scale = (scale, scale) if isinstance(scale, int) else scale
     if step['type'] == 'Fit':
         factor = min(step['shape'][0] / height, step['shape'][1] / width)
     elif step['keep_ratio']:
         short, long = sorted(scale)
         factor = min(long / max(height, width), short / min(height, width))
     else:
-        return (scale, scale) if isinstance(scale, int) else tuple(scale)
+        return tuple(scale)
     return int(width * factor + 0.5), int(height * factor + 0.5)
 
 
