@@ -111,7 +111,7 @@ class TwoStageGraph(Graph):
         logits = []
         for number, (extractor, stage) in enumerate(stages, 1):
             scores, deltas = (each.float() for each in stage(_pool(extractor, maps, rois)))
-            deltas = deltas.reshape(scores.shape[0], -1, 4)
+            deltas = deltas.unflatten(1, (-1, 4))
             logits.append(scores)
             if number < len(stages):
                 index = torch.arange(scores.shape[0], device=scores.device)

@@ -97,6 +97,14 @@ def test_options_that_mmdet_does_not_need(images):
     assert compare(InTorch(graph), model, graph, cfg, images, Tolerance()).disagreements == []
 
 
+@pytest.mark.parametrize('kind', ['faster-rcnn', 'cascade'])
+def test_an_image_without_proposals(kind):
+    cfg = config_of(kind)
+    cfg.model.test_cfg.rpn.min_bbox_size = 1000
+    results = make_graph(tiny_model(cfg))(torch.zeros(1, 3, 64, 64))
+    assert [len(result) for result in results] == [0] * len(results)
+
+
 @pytest.mark.parametrize(
     ('kind', 'changes', 'words'),
     [
