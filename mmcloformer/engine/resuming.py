@@ -130,8 +130,9 @@ class ResumeHook(Hook):
         if changed:
             runner.logger.warning(
                 f'{" and ".join(changed)} of the config differ from those of {source}. Resuming '
-                f'restores the optimizer and the schedule of the checkpoint, so that the changes '
-                f'have no effect. {_new_run(source)}'
+                f'restores the settings of the optimizer, such as lr, and the schedule, so that '
+                f'changes of these have no effect; others, such as of clip_grad, take effect. '
+                f'{_new_run(source)}'
             )
 
     def before_train(self, runner: Runner) -> None:

@@ -273,7 +273,7 @@ SGD = dict(type='SGD', lr=0.1, weight_decay=0.01)
         {},
     ],
 )
-def test_a_changed_schedule_has_no_effect_and_is_told(tmp_path, changes):
+def test_a_changed_rate_or_schedule_has_no_effect_and_is_told(tmp_path, changes):
     schedule = dict(type='MultiStepLR', milestones=[2], end=3)
     settings = dict(optim_wrapper=dict(optimizer=SGD), param_scheduler=schedule)
 
@@ -287,7 +287,10 @@ def test_a_changed_schedule_has_no_effect_and_is_told(tmp_path, changes):
     for field in settings:
         assert (f'{field} of the config differ' in warnings) == (field in changes)
     if 'optim_wrapper' in changes:  # The warning is true.
+        assert 'others, such as of clip_grad, take effect' in warnings
         assert runner.optim_wrapper.param_groups[0]['lr'] == pytest.approx(0.1 * 0.1)
+        clip_grad = changes['optim_wrapper'].get('clip_grad')
+        assert bool(runner.optim_wrapper.clip_grad_kwargs) == bool(clip_grad)
 
 
 def test_other_groups_of_parameters_are_an_error(run):
