@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..errors import UserError, join_first
+from ..errors import UserError
 
 # Task that each of the hosts' main metrics measures.
 MAIN_METRICS = {
@@ -75,18 +75,19 @@ def read_curves(work_dir: str | Path) -> tuple[Points, Points]:
 def main_metric(reported: Collection[str]) -> str:
     """Choose the result of an evaluation: the first of `MAIN_METRICS` that it reports.
 
+    If it reports none of them, this is the first that it reports, as of the host's
+    `save_best='auto'`.
+
     Args:
-        reported: Names of what it reports.
+        reported: Names of what it reports, in this order.
 
     Raises:
-        UserError: If it is none of them.
+        UserError: If it reports nothing.
     """
-    for name in MAIN_METRICS:
+    for name in (*MAIN_METRICS, *reported):
         if name in reported:
             return name
-    raise UserError(
-        f'no main metric ({join_first([*MAIN_METRICS])}) among {join_first([*reported])}'
-    )
+    raise UserError('no evaluation was logged: the config needs val_dataloader and val_evaluator')
 
 
 def plot_curves(work_dir: str | Path, out: str | Path | None = None) -> Path:

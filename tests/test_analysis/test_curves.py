@@ -74,8 +74,9 @@ def test_epochs_become_iterations_and_only_results_are_metrics(tmp_path):
     assert set(metrics) == {'coco/bbox_mAP', 'coco/bbox_mAP_50', 'accuracy/top1'}
     assert not {'time', 'data_time', 'memory', 'epoch', 'iter', 'step'} & set(training)
     assert main_metric(metrics) == 'coco/bbox_mAP'
-    with pytest.raises(UserError, match='no main metric'):
-        main_metric(training)
+    assert main_metric(['pascal_voc/mAP', 'pascal_voc/AP50']) == 'pascal_voc/mAP'
+    with pytest.raises(UserError, match='no evaluation was logged'):
+        main_metric([])
 
 
 def test_a_resumed_run_replaces_what_came_after_its_start(tmp_path):

@@ -47,7 +47,7 @@ def run_config(config: Path, work_dir: Path) -> Row:
     else:
         metrics = json.loads(max(work_dir.glob('*/*.json')).read_text())
         metric = main_metric(metrics)
-        task, value = MAIN_METRICS[metric], f'{metrics[metric]:.3f}'
+        task, value = MAIN_METRICS.get(metric, 'other'), f'{metrics[metric]:.3f}'
     return Row(task, config.stem, metric, value, f'{time.monotonic() - start:.0f}')
 
 
