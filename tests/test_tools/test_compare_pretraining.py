@@ -34,6 +34,12 @@ def test_the_table_has_mean_and_spread_per_evaluation():
     assert 'reaches' not in alone
 
 
+def test_an_evaluation_without_results_counts_as_zero():
+    text = TOOL.table('coco/bbox_mAP', dict(random=[{10: 0.2}, {}], a=[{5: 0.1, 10: 0.2}] * 2))
+    assert '| 5 | 0.000 ± 0.000 | 0.100 ± 0.000 |\n| 10 | 0.100 ± 0.141 | 0.200' in text
+    assert 'a reaches the final 0.100 of random weights at iteration 5' in text
+
+
 def test_a_start_with_fields_that_would_stay_is_refused(tool_error, tmp_path):
     template = ROOT / 'configs/cloformer_xxs_custom.py'
     config = tmp_path / 'config.py'

@@ -61,11 +61,11 @@ def main() -> None:
             work_dir = args.work_dir / f'{name}-{seed}'
             train(args.config, checkpoint, seed, work_dir, args.cfg_options)
             _, metrics = read_curves(work_dir)
-            results['metric'] = main_metric(metrics)
-            points = metrics[results['metric']]
-            runs[name].append(points)
+            if metrics:
+                results['metric'] = main_metric(metrics)
+            runs[name].append(metrics.get(results.get('metric', ''), {}))
             args.out.write_text(json.dumps(results, indent=1) + '\n')
-    print(table(results['metric'], runs))
+    print(table(results.get('metric') or main_metric(()), runs))
 
 
 def read_starts(checkpoints: list[str]) -> dict[str, str | None]:
@@ -99,19 +99,22 @@ def train(
 
 def table(metric: str, runs: dict[str, list[dict[int, float]]]) -> str:
     """Format mean and standard deviation over the seeds per evaluation, and the iteration at which
-    each pre-trained start reaches the final result of random weights."""
+    each pre-trained start reaches the final result of random weights.
+
+    mmdet reports nothing for a detector that finds no object, which counts as 0.
+    """
     seeds = len(runs[RANDOM])
-    iterations = list(runs[RANDOM][0])
+    iterations = sorted({i for same in runs.values() for run in same for i in run}, key=int)
     lines = [f'| iteration | {" | ".join(runs)} |', f'|{"---|" * (1 + len(runs))}']
     for iteration in iterations:
-        values = [[run[iteration] for run in same] for same in runs.values()]
+        values = [[run.get(iteration, 0) for run in same] for same in runs.values()]
         cells = (f'{mean(v):.3f} ± {stdev(v) if len(v) > 1 else 0:.3f}' for v in values)
         lines.append(f'| {iteration} | {" | ".join(cells)} |')
-    end = mean(run[iterations[-1]] for run in runs[RANDOM])
+    end = mean(run.get(iterations[-1], 0) for run in runs[RANDOM])
     lines += ['', f'{metric}, mean and standard deviation over {seeds} seeds']
     for name, same in runs.items():
         if name != RANDOM:
-            reached = [i for i in iterations if mean(run[i] for run in same) >= end]
+            reached = [i for i in iterations if mean(run.get(i, 0) for run in same) >= end]
             when = f'at iteration {reached[0]}' if reached else 'never'
             lines.append(f'{name} reaches the final {end:.3f} of random weights {when}')
     return '\n'.join(lines)
