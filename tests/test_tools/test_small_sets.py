@@ -7,22 +7,22 @@ from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
 CONFIGS = {path.stem: path for path in sorted((ROOT / 'configs/small').glob('*.py'))}
-SEGMENTATION = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2']
-DETECTION = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1']
+ITERATIONS = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2']
+EPOCH = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1']
 # Untrained scores are all below the usual threshold, and without a box there is no AP.
-RETINANET = [*DETECTION, 'model.test_cfg.score_thr=0']
-SHORT = dict(bccd=RETINANET, deeppcb=RETINANET, dsb2018=DETECTION, camvid=SEGMENTATION)
+RETINANET = [*EPOCH, 'model.test_cfg.score_thr=0']
+SHORT = dict(bccd=RETINANET, deeppcb=RETINANET, dsb2018=EPOCH, camvid=ITERATIONS)
 
 
-def test_train_and_evaluate_a_classifier(shapes, tool_main, tmp_path, monkeypatch):
+@pytest.mark.parametrize('name', ['cloformer_xxs_imagenette', 'cloformer_xxs_20e_imagenette'])
+def test_train_and_evaluate_a_classifier(name, shapes, tool_main, tmp_path, monkeypatch):
     (tmp_path / 'data').mkdir()
     (tmp_path / 'data/imagenette').symlink_to(shapes / 'imagenet')
     monkeypatch.chdir(tmp_path)
     options = [f'{part}.num_classes=4' for part in ('data_preprocessor', 'model.head')]
     options += [f'{part}.topk=1' for part in ('val_evaluator', 'test_evaluator')]
-    options += ['train_dataloader.batch_size=4', 'train_cfg.max_epochs=1', 'param_scheduler=[]']
-    config = CONFIGS['cloformer_xxs_imagenette']
-    tool_main('train.py', config, '--work-dir', 'run', '--cfg-options', *options)
+    options += ['train_dataloader.batch_size=4', 'param_scheduler=[]', *EPOCH]
+    tool_main('train.py', CONFIGS[name], '--work-dir', 'run', '--cfg-options', *options)
     assert main_metric(read_curves('run')[1]) == 'accuracy/top1'
 
 
