@@ -191,10 +191,11 @@ def test_norm_cfg_reaches_every_batch_norm():
 
 def test_norm_cfg_may_name_a_norm_of_the_host():
     """mmcv looks it up in the registry of the default scope, which the root registry is not."""
-    norms = __import__('mmpretrain.models.utils', fromlist=['LayerNorm2d'])
+    from mmpretrain.models.utils import LayerNorm2d
+
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         backbone = tiny(norm_cfg=dict(type='LN2d'))
-    assert isinstance(backbone.stem.conv1[1], norms.LayerNorm2d)
+    assert isinstance(backbone.stem.conv1[1], LayerNorm2d)
 
 
 def test_drop_path_rises_to_the_rate():
