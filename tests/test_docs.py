@@ -189,7 +189,6 @@ def test_the_readme_repeats_the_results():
         ('deeppcb', ('coco/bbox_mAP_50', 'coco/bbox_mAP'), '{:.3f}'.format),
         ('dsb2018', ('coco/bbox_mAP', 'coco/segm_mAP', 'coco/segm_mAP_50'), '{:.3f}'.format),
         ('dsb2018-random', ('coco/bbox_mAP', 'coco/segm_mAP', 'coco/segm_mAP_50'), '{:.3f}'.format),
-        ('dsb2018-r18', ('coco/bbox_mAP', 'coco/segm_mAP', 'coco/segm_mAP_50'), '{:.3f}'.format),
     ],
 )
 def test_the_page_of_small_sets_repeats_the_results(name, metrics, shown):
