@@ -166,8 +166,8 @@ def test_the_readme_repeats_the_results():
         *(f'{last("bccd", weights):.3f}' for weights in ('random', 'tiny-imagenet')),
         f'mIoU {at_end("camvid-2k", "mIoU"):.1f} %',
         '{:.1%}'.format(at_end('deeppcb', 'pascal_voc/AP33')).replace('%', ' %'),
-        'mask AP {:.3f}, from random weights {:.3f}'.format(
-            *(at_end(name, 'coco/segm_mAP') for name in ('dsb2018', 'dsb2018-random'))
+        'mask AP {:.3f}, from random weights {:.3f}, ResNet-18 {:.3f}'.format(
+            *(at_end(f'dsb2018{run}', 'coco/segm_mAP') for run in ('', '-random', '-r18'))
         ),
         'top-1 {:.1f} %; 5 epochs from the weights above: {:.1f} %'.format(
             *(at_end(name, 'accuracy/top1') for name in ('imagenette-20e', 'imagenette'))
@@ -189,6 +189,7 @@ def test_the_readme_repeats_the_results():
         ('deeppcb', ('coco/bbox_mAP_50', 'coco/bbox_mAP'), '{:.3f}'.format),
         ('dsb2018', ('coco/bbox_mAP', 'coco/segm_mAP', 'coco/segm_mAP_50'), '{:.3f}'.format),
         ('dsb2018-random', ('coco/bbox_mAP', 'coco/segm_mAP', 'coco/segm_mAP_50'), '{:.3f}'.format),
+        ('dsb2018-r18', ('coco/bbox_mAP', 'coco/segm_mAP', 'coco/segm_mAP_50'), '{:.3f}'.format),
     ],
 )
 def test_the_page_of_small_sets_repeats_the_results(name, metrics, shown):
