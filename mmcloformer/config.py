@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 import mmengine.registry
+from mmcv.transforms import LoadAnnotations
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.model import BaseDataPreprocessor
@@ -133,6 +134,15 @@ class ConfigView:
         model = self.resolve(self.cfg.get('model'), 'MODELS')
         packages = (base.__module__.partition('.')[0] for base in getattr(model, '__mro__', ()))
         return next((name for name in packages if name in HOSTS), None)
+
+    @property
+    def annotation_loaders(self) -> tuple[type, ...]:
+        """The host's classes of steps that load annotations, label maps included."""
+        if self.host != 'mmseg':
+            return (LoadAnnotations,)
+        from mmseg.datasets.transforms import LoadBiomedicalAnnotation, LoadDepthAnnotation
+
+        return LoadAnnotations, LoadBiomedicalAnnotation, LoadDepthAnnotation
 
     def require_host(self) -> str:
         """Return the host.

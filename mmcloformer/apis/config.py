@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmcv.transforms import LoadAnnotations
 from mmengine.config import Config
 from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
@@ -114,15 +113,10 @@ def inference_steps(cfg: Config) -> list[Entry]:
             'the config does not say how images are loaded: add a test_dataloader with '
             'dataset.pipeline (that of val_dataloader is used otherwise)'
         )
-    loaders = [LoadAnnotations]
-    if view.host == 'mmseg':
-        from mmseg.datasets.transforms import LoadBiomedicalAnnotation, LoadDepthAnnotation
-
-        loaders += [LoadBiomedicalAnnotation, LoadDepthAnnotation]
     return [
         step._replace(settings={k: v for k, v in step.settings.items() if k not in BACKENDS})
         for step in dataset.steps
-        if not step.is_a(*loaders)
+        if not step.is_a(*view.annotation_loaders)
     ]
 
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmcv.transforms import LoadAnnotations
 from mmengine.config import Config
 
 from ..config import ConfigView, DatasetEntry
@@ -113,7 +112,7 @@ def _paths(view: ConfigView, found: DatasetEntry) -> Iterator[tuple[str, str]]:
         return
     root = str(dataset.data_root or '')
     paths = [('ann_file', dataset.ann_file)]
-    has_labels = any(step.is_a(LoadAnnotations) for step in found.steps)
+    has_labels = any(step.is_a(*view.annotation_loaders) for step in found.steps)
     if found.is_local:
         folders = dataset.data_prefix.items()
         # Nothing else loads label maps.

@@ -91,9 +91,10 @@ def test_images_that_a_step_reads_from_elsewhere_need_no_folder(root, step, is_k
     assert found == ['train_dataloader.dataset.ann_file']
 
 
-@pytest.mark.parametrize('is_loaded', [True, False])
-def test_label_maps_that_are_not_loaded_need_no_folder(root, is_loaded):
-    steps = [dict(type='LoadImageFromFile'), *[dict(type='LoadAnnotations')] * is_loaded]
+@pytest.mark.parametrize('loader', ['LoadAnnotations', 'LoadBiomedicalAnnotation', None])
+def test_label_maps_that_are_not_loaded_need_no_folder(root, loader):
+    is_loaded = loader is not None
+    steps = [dict(type='LoadImageFromFile'), *[dict(type=loader)] * is_loaded]
     folders = dict(img_path='train', seg_map_path='labels')
     settings = dict(type='BaseSegDataset', data_root=str(root), data_prefix=folders, pipeline=steps)
     assert missing(settings, scope='mmseg') == ['train_dataloader.dataset.data_prefix'] * is_loaded
