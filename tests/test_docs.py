@@ -179,6 +179,9 @@ def test_the_readme_repeats_the_results():
         assert expected in text
 
 
+DSB2018 = ('bbox_mAP', 'segm_mAP', 'segm_mAP_50')
+
+
 @pytest.mark.parametrize(
     ('name', 'metrics', 'shown'),
     [
@@ -187,9 +190,10 @@ def test_the_readme_repeats_the_results():
         ('camvid-2k', ('mIoU',), '{:.1f}'.format),
         ('deeppcb', ('pascal_voc/AP33',), lambda ap: f'{100 * ap:.1f}'),
         ('deeppcb', ('coco/bbox_mAP_50', 'coco/bbox_mAP'), '{:.3f}'.format),
-        ('dsb2018', ('coco/bbox_mAP', 'coco/segm_mAP', 'coco/segm_mAP_50'), '{:.3f}'.format),
-        ('dsb2018-random', ('coco/bbox_mAP', 'coco/segm_mAP', 'coco/segm_mAP_50'), '{:.3f}'.format),
-        ('dsb2018-r18', ('coco/bbox_mAP', 'coco/segm_mAP', 'coco/segm_mAP_50'), '{:.3f}'.format),
+        *(
+            (f'dsb2018{run}', [f'coco/{each}' for each in DSB2018], '{:.3f}'.format)
+            for run in ('', '-random', '-r18')
+        ),
     ],
 )
 def test_the_page_of_small_sets_repeats_the_results(name, metrics, shown):

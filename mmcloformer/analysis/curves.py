@@ -50,14 +50,13 @@ def read_curves(work_dir: str | Path) -> tuple[Points, Points]:
                 record = json.loads(line)
             except json.JSONDecodeError:  # A killed run leaves a broken last line.
                 continue
-            if last is None and 'iter' in record:
-                for points in [*training.values(), *metrics.values()]:
-                    for iteration in [i for i in points if i >= record['iter']]:
-                        del points[iteration]
-            last = record.get('iter', last)
             if 'iter' in record:
+                if last is None:
+                    for points in [*training.values(), *metrics.values()]:
+                        for iteration in [i for i in points if i >= record['iter']]:
+                            del points[iteration]
+                last = ends[record.get('epoch', 0)] = record['iter']
                 target, iteration = training, last
-                ends[record.get('epoch', 0)] = last
             else:
                 step = record['step']
                 target, iteration = metrics, max(step, last or ends.get(step, 0))

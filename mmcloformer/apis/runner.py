@@ -48,10 +48,10 @@ def load_config(args: argparse.Namespace) -> Config:
         _replace_sync_bn(cfg)
     if args.launcher != 'none':
         _start_processes(cfg)
+    view = ConfigView(cfg)
     for split in SPLITS:
-        # Loops of other projects take a list of loaders.
-        if isinstance(loader := cfg.get(f'{split}_dataloader'), dict):
-            _complete_loader(loader, ConfigView(cfg).host)
+        if loader := view.loader(split):
+            _complete_loader(loader, view.host)
     return cfg
 
 

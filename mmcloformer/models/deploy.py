@@ -205,7 +205,8 @@ def fold_backbone(backbone: DeployMixin) -> None:
 
 def _check_convolutions(backbone: DeployMixin) -> None:
     for name, module in backbone.named_modules():
-        for part in next((_CONSUMERS[kind] for kind in _CONSUMERS if isinstance(module, kind)), ()):
+        parts = [p for kind in _CONSUMERS if isinstance(module, kind) for p in _CONSUMERS[kind]]
+        for part in parts:
             conv = module.get_submodule(part)
             if not _is_plain(conv):
                 raise DeployError(

@@ -106,15 +106,19 @@ def table(metric: str, runs: dict[str, list[dict[int, float]]]) -> str:
     seeds = len(runs[RANDOM])
     iterations = sorted({i for same in runs.values() for run in same for i in run}, key=int)
     lines = [f'| iteration | {" | ".join(runs)} |', f'|{"---|" * (1 + len(runs))}']
+    means: dict[str, dict[int, float]] = {name: {} for name in runs}
     for iteration in iterations:
-        values = [[run.get(iteration, 0) for run in same] for same in runs.values()]
-        cells = (f'{mean(v):.3f} ± {stdev(v) if len(v) > 1 else 0:.3f}' for v in values)
+        cells = []
+        for name, same in runs.items():
+            values = [run.get(iteration, 0) for run in same]
+            means[name][iteration] = mean(values)
+            cells.append(f'{mean(values):.3f} ± {stdev(values) if len(values) > 1 else 0:.3f}')
         lines.append(f'| {iteration} | {" | ".join(cells)} |')
-    end = mean(run.get(iterations[-1], 0) for run in runs[RANDOM])
+    end = means[RANDOM][iterations[-1]]
     lines += ['', f'{metric}, mean and standard deviation over {seeds} seeds']
-    for name, same in runs.items():
+    for name in runs:
         if name != RANDOM:
-            reached = [i for i in iterations if mean(run.get(i, 0) for run in same) >= end]
+            reached = [i for i in iterations if means[name][i] >= end]
             when = f'at iteration {reached[0]}' if reached else 'never'
             lines.append(f'{name} reaches the final {end:.3f} of random weights {when}')
     return '\n'.join(lines)
