@@ -73,19 +73,43 @@ def convert_checkpoint(released: Mapping[str, Tensor]) -> dict[str, Any]:
             f'{len(unknown)} keys do not belong to the released CloFormer: '
             f'{join_first(unknown, 50)}'
         )
-    arch = infer_arch(state_dict)
+    return dict(state_dict=state_dict, meta=describe_classifier(state_dict))
+
+
+def build_classifier(
+    state_dict: Mapping[str, Tensor], arch: str | Mapping[str, Any]
+) -> nn.ModuleDict:
+    """Build the backbone and the linear head that mmpretrain's classifier has.
+
+    Args:
+        state_dict: Weights that give the channels of the image and the number of classes.
+        arch: The variant.
+    """
     channels = _conv_weight(state_dict, 'backbone.stem.conv1.0.weight').shape[1]
     classes = state_dict.get('head.fc.bias', torch.zeros(1)).shape[:1].numel()
+    backbone = CloFormer(arch, in_channels=channels, out_indices=(NUM_STAGES - 1,))
+    fc = nn.Linear(backbone.out_channels[-1], classes)
+    return nn.ModuleDict(dict(backbone=backbone, head=nn.ModuleDict(dict(fc=fc))))
+
+
+def describe_classifier(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Check that weights are all those of a classifier, and return its `arch` and `num_classes`.
+
+    Args:
+        state_dict: Weights with the names of this package.
+
+    Raises:
+        CheckpointError: If keys are unknown or missing, or shapes do not match; names them.
+    """
+    arch = infer_arch(state_dict)
     try:
         with torch.device('meta'):
-            backbone = CloFormer(arch, in_channels=channels, out_indices=(NUM_STAGES - 1,))
-            fc = nn.Linear(backbone.out_channels[-1], classes)
+            classifier = build_classifier(state_dict, arch)
     except ConfigError as error:
         raise CheckpointError(f'the shapes of the weights are of no CloFormer: {error}') from error
-    own = nn.ModuleDict(dict(backbone=backbone, head=nn.ModuleDict(dict(fc=fc)))).state_dict()
-    if problems := describe_differences(own, state_dict):
-        raise CheckpointError(f'not a checkpoint of the released classifier: {"; ".join(problems)}')
-    return dict(state_dict=state_dict, meta=dict(arch=arch, num_classes=classes))
+    if problems := describe_differences(classifier.state_dict(), state_dict):
+        raise CheckpointError(f'not the weights of a classifier: {"; ".join(problems)}')
+    return dict(arch=arch, num_classes=len(state_dict['head.fc.weight']))
 
 
 def infer_arch(state_dict: Mapping[str, Tensor]) -> str | dict[str, Any]:
@@ -139,7 +163,7 @@ def infer_arch(state_dict: Mapping[str, Tensor]) -> str | dict[str, Any]:
 
 def _conv_weight(state_dict: Mapping[str, Tensor], key: str) -> Tensor:
     if key not in state_dict:
-        raise CheckpointError(f'not a checkpoint of the released classifier: no weights for {key}')
+        raise CheckpointError(f'not the weights of a classifier: {key} is missing')
     weight = state_dict[key]
     if weight.ndim != 4 or not weight.numel():
         raise CheckpointError(

@@ -1,7 +1,36 @@
 """Writing files completely or not at all."""
 
+import io
 import os
 from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import CheckpointError
+
+
+def save_new(path: str | Path, checkpoint: dict[str, Any]) -> None:
+    """Save a checkpoint to a new file, completely or not at all.
+
+    Raises:
+        CheckpointError: If the file exists, cannot be written, or has the name of a safetensors
+            file, which holds tensors only.
+    """
+    path = Path(path)
+    if os.path.lexists(path):
+        raise CheckpointError(f'{path} exists; remove it or choose another name')
+    if path.suffix == '.safetensors':
+        raise CheckpointError(
+            f'{path}: the file will hold more than tensors; choose a name in .pth'
+        )
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, content.getvalue())
+    except OSError as error:
+        raise CheckpointError(f'{path} cannot be written: {error.strerror}') from error
 
 
 def write_whole(path: Path, content: bytes, partial: Path | None = None) -> None:

@@ -3,17 +3,11 @@
 classifier format, which `init_cfg=dict(type='Pretrained', checkpoint=DST)` loads anywhere."""
 
 import argparse
-import io
-import os
-from pathlib import Path
-
-import torch
 
 from mmcloformer.apis.cli import exit_on_user_error
 from mmcloformer.checkpoint import get_state_dict, read_checkpoint
 from mmcloformer.checkpoint.convert import convert_checkpoint
-from mmcloformer.checkpoint.saving import write_whole
-from mmcloformer.errors import UserError
+from mmcloformer.checkpoint.saving import save_new
 from mmcloformer.models.state_dict import STATE_DICT_KEYS, find_state_dict
 
 
@@ -27,25 +21,14 @@ def main() -> None:
         f'{", ".join(STATE_DICT_KEYS)}, or the file itself)',
     )
     args = parser.parse_args()
-    dst = Path(args.dst)
-    if os.path.lexists(dst):
-        raise UserError(f'{dst} exists; remove it or choose another name')
-    if dst.suffix == '.safetensors':
-        raise UserError(f'{dst}: the file will hold more than tensors; choose a name in .pth')
     loaded = read_checkpoint(args.src)
     checkpoint = convert_checkpoint(get_state_dict(loaded, args.src, args.key))
-    content = io.BytesIO()
-    torch.save(checkpoint, content)
-    try:
-        dst.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(dst, content.getvalue())
-    except OSError as error:
-        raise UserError(f'{dst} cannot be written: {error.strerror}') from error
+    save_new(args.dst, checkpoint)
     meta = checkpoint['meta']
     if key := find_state_dict(loaded, args.key)[0]:
         print(f'converted the weights under {key!r}')
     print(
-        f'wrote {dst}: arch {meta["arch"]}, {meta["num_classes"]} classes, '
+        f'wrote {args.dst}: arch {meta["arch"]}, {meta["num_classes"]} classes, '
         f'{len(checkpoint["state_dict"])} tensors'
     )
     if isinstance(meta['arch'], dict):
