@@ -27,14 +27,17 @@ def read_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
         options: Fields to override, as from `--cfg-options`.
 
     Raises:
-        ConfigError: If the file does not exist, or as `apply_options`.
+        ConfigError: If the file or one of its bases does not exist, or as `apply_options`.
     """
-    if '::' in str(path):
-        cfg = Config.fromstring(f'_base_ = {str(path)!r}', '.py')
-    elif Path(path).is_file():
-        cfg = Config.fromfile(path)
-    else:
+    if '::' not in str(path) and not Path(path).is_file():
         raise ConfigError(f'config {path} does not exist')
+    try:
+        if '::' in str(path):
+            cfg = Config.fromstring(f'_base_ = {str(path)!r}', '.py')
+        else:
+            cfg = Config.fromfile(path)
+    except (AssertionError, FileNotFoundError, ValueError) as error:  # As mmengine's are for names.
+        raise ConfigError(f'config {path} cannot be read: {error}') from error
     warnings = [] if '::' in str(path) else [*old_fields(cfg, path)]
     for warning in [*warnings, *apply_options(cfg, options or {})]:
         if os.environ.get('RANK', '0') == '0':

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from mmengine.dist import broadcast, get_rank
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner, set_random_seed
 
@@ -113,7 +113,7 @@ class ReseedHook(Hook):
 class TimeLimitHook(Hook):
     """Stop an epoch-based training before the time limit of its job, to be resumed in the next.
 
-    Needs a checkpoint of every epoch (`default_hooks.checkpoint.interval=1`).
+    It stops after an epoch with a checkpoint (`default_hooks.checkpoint.interval`).
 
     Args:
         minutes: Time limit, counted from the start of training; None means no limit.
@@ -125,13 +125,17 @@ class TimeLimitHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Start the clock."""
-        self.start = self.epoch_end = time.monotonic()
+        saving = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
+        self.interval = max((hook.interval for hook in saving if hook.by_epoch), default=1)
+        self.start = self.last_stop = time.monotonic()
 
     def after_train_epoch(self, runner: Runner, metrics: Any = None) -> None:
-        """Stop if an epoch as long as the longest so far would exceed the limit."""
+        """Stop if the time to the next checkpoint, as long as any so far, exceeds the limit."""
+        if not self.every_n_epochs(runner, self.interval):
+            return
         now = time.monotonic()
-        self.longest = max(self.longest, now - self.epoch_end)
-        self.epoch_end = now
+        self.longest = max(self.longest, now - self.last_stop)
+        self.last_stop = now
         left = self.seconds - (now - self.start)
         stop = torch.tensor(int(left < self.longest and runner.epoch + 1 < runner.max_epochs))
         broadcast(stop)  # The clocks of the processes differ.

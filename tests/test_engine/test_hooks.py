@@ -55,10 +55,13 @@ def test_infinite_weights_after_a_finite_loss_are_not_saved(tmp_path):
     assert not list(tmp_path.glob('*.pth'))
 
 
-@pytest.mark.parametrize(('minutes', 'epochs'), [(0, 1), (None, 3), (60, 3)])
-def test_a_time_limit_ends_a_training_with_an_epoch(tmp_path, minutes, epochs):
+@pytest.mark.parametrize(
+    ('minutes', 'interval', 'epochs'), [(0, 1, 1), (None, 1, 3), (60, 1, 3), (0, 2, 2)]
+)
+def test_a_time_limit_ends_a_training_with_a_checkpoint(tmp_path, minutes, interval, epochs):
     hooks = [dict(type='TimeLimitHook', minutes=minutes), dict(type='FiniteLossHook')]
-    runner = toy_runner(tmp_path, custom_hooks=hooks, epochs=3)
+    checkpoint = dict(interval=interval)
+    runner = toy_runner(tmp_path, custom_hooks=hooks, epochs=3, checkpoint=checkpoint)
     runner.train()
     assert runner.epoch == epochs
     assert (tmp_path / 'last_checkpoint').read_text().endswith(f'epoch_{epochs}.pth')

@@ -25,6 +25,8 @@ def main() -> None:
     parser.add_argument('--layouts', nargs='+', choices=LAYOUTS, default=list(LAYOUTS))
     parser.add_argument('--sheet', type=Path, help='also draw 24 training scenes to this image')
     args = parser.parse_args()
+    if args.sheet and args.sheet.suffix.lower() not in Image.registered_extensions():
+        parser.error(f'--sheet {args.sheet} must have the ending of an image, such as .png')
 
     report = write_shapes(
         args.root, args.layouts, args.num_train, args.num_val, args.size, args.seed

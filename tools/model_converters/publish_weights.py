@@ -35,8 +35,8 @@ def read_lines(path: Path | None) -> list[str] | None:
         return None
     try:
         return [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    except OSError as error:
-        raise UserError(f'--classes {path} cannot be read: {error.strerror}') from error
+    except (OSError, UnicodeError) as error:
+        raise UserError(f'--classes {path} cannot be read: {error}') from error
 
 
 if __name__ == '__main__':
