@@ -24,7 +24,7 @@ _NOISE = 0.5  # Standard deviation of the shares of copies, relative to equal sh
 
 
 def widen_checkpoint(
-    state_dict: Mapping[str, Tensor], arch: str | Mapping[str, Any], seed: int = 0
+    state_dict: Mapping[str, Tensor], arch: str | Mapping[str, Any]
 ) -> dict[str, Any]:
     """Turn a trained classifier into initial weights of a wider variant.
 
@@ -32,7 +32,6 @@ def widen_checkpoint(
         state_dict: Weights of the classifier, with the names of this package.
         arch: The wider variant, by name or by the fields of `Arch`. Depths, kernel sizes and
             branches are those of the classifier.
-        seed: Seed of the shares.
 
     Returns:
         A checkpoint with `state_dict`, and `meta` with the arch and the number of classes.
@@ -45,7 +44,7 @@ def widen_checkpoint(
     _check_wider(resolve_arch(meta['arch']), resolve_arch(arch))
     old, new = build_classifier(state_dict, meta['arch']), build_classifier(state_dict, arch)
     old.load_state_dict(state_dict)
-    _Widening(seed).copy_all(old, new)
+    _Widening().copy_all(old, new)
     return dict(state_dict=new.state_dict(), meta=dict(meta, arch=arch))
 
 
@@ -84,14 +83,15 @@ class _Widening:
     them is a copy of.
     """
 
-    def __init__(self, seed: int) -> None:
-        self.generator = torch.Generator().manual_seed(seed)
+    def __init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(0)
 
     def copy_all(self, old: nn.Module, new: nn.Module) -> None:
         pairs = [*zip(old.modules(), new.modules())]
         for narrow, wide in pairs:
             if isinstance(getattr(narrow, 'weight', None), Tensor):
                 self.copy(narrow, wide)
+        # Once more, as the channels of an attention are those of several branches in a row.
         for narrow, wide in pairs:
             if isinstance(narrow, CloAttention) and isinstance(wide, CloAttention):
                 self.copy_attention(narrow, wide)
