@@ -165,7 +165,7 @@ def test_the_readme_repeats_the_results():
         ),
         *(f'{last("bccd", weights):.3f}' for weights in ('random', 'tiny-imagenet')),
         f'mIoU {at_end("camvid-2k", "mIoU"):.1f} %',
-        '{:.1%}'.format(at_end('deeppcb', 'pascal_voc/AP33')).replace('%', ' %'),
+        '{:.1%}'.format(at_end('deeppcb-4e', 'pascal_voc/AP33')).replace('%', ' %'),
         'mask AP {:.3f}, from random weights {:.3f}, ResNet-18 {:.3f}'.format(
             *(at_end(f'dsb2018{run}', 'coco/segm_mAP') for run in ('', '-random', '-r18'))
         ),
@@ -190,6 +190,8 @@ DSB2018 = ('bbox_mAP', 'segm_mAP', 'segm_mAP_50')
         ('camvid-2k', ('mIoU',), '{:.1f}'.format),
         ('deeppcb', ('pascal_voc/AP33',), lambda ap: f'{100 * ap:.1f}'),
         ('deeppcb', ('coco/bbox_mAP_50', 'coco/bbox_mAP'), '{:.3f}'.format),
+        ('deeppcb-4e', ('pascal_voc/AP33',), lambda ap: f'{100 * ap:.1f}'),
+        ('deeppcb-4e', ('coco/bbox_mAP_50', 'coco/bbox_mAP'), '{:.3f}'.format),
         *(
             (f'dsb2018{run}', [f'coco/{each}' for each in DSB2018], '{:.3f}'.format)
             for run in ('', '-random', '-r18')
