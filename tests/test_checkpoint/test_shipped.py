@@ -129,7 +129,8 @@ def test_the_pages_say_what_was_logged_and_what_is_shipped():
     assert f'{tested["accuracy/top1"]:.1f}' in (ROOT / 'README.md').read_text()
     page = (ROOT / 'docs/tiny-imagenet.md').read_text()
     *_, on_a_cpu = read_log('tiny-imagenet-cpu')['accuracy/top1'].values()
-    for top1 in (tested['accuracy/top1'], on_a_cpu):
+    widened = read_log('tiny-imagenet-xs-widened')['accuracy/top1']
+    for top1 in (tested['accuracy/top1'], on_a_cpu, widened):
         assert f'top-1 {top1:.1f} %' in page
     entry = json.loads((shipped.FOLDER / shipped.INDEX).read_text())['cloformer_xxs_tiny-imagenet']
     assert entry['sha256'] in card
