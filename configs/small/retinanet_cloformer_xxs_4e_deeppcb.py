@@ -6,12 +6,8 @@
 _base_ = 'retinanet_cloformer_xxs_deeppcb.py'
 
 load_from = 'work_dirs/deeppcb/epoch_8.pth'
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='RandomFlip', prob=[0.25] * 3, direction=['horizontal', 'vertical', 'diagonal']),
-    dict(type='PackDetInputs'),
-]
+steps = _base_.train_pipeline
+train_pipeline = [*steps[:2], *steps[4:]]  # Without the crop and the filter of its slivers.
 train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline))
 train_cfg = dict(max_epochs=4, val_interval=2)
 param_scheduler = [
