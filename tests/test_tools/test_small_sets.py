@@ -41,7 +41,7 @@ def test_train_and_evaluate(name, real_data, tool_main, tmp_path, monkeypatch):
     sets = ['.datasets.0', '.datasets.1'] if title in ('bccd', 'camvid') else ['']
     options = [f'train_dataloader.dataset{each}.indices={8 // len(sets)}' for each in sets]
     options += ['train_dataloader.batch_size=4', 'val_dataloader.dataset.indices=2']
-    options += ['default_hooks.logger.interval=1', *SHORT[title]]
+    options += ['default_hooks.logger.interval=1', 'load_from=None', *SHORT[title]]
     tool_main('train.py', CONFIGS[name], '--work-dir', 'run', '--cfg-options', *options)
     training, metrics = read_curves('run')
     assert len(training['loss']) == 2
