@@ -177,10 +177,9 @@ class ConfigView:
         if not isinstance(kind, str):
             return kind
         root = getattr(mmengine.registry, registry)
-        with suppress(ImportError):  # A project whose registries are elsewhere.
-            import_module(f'{scope}.registry')
-        found = root._search_child(scope)
-        return (root if found is None else found).get(kind)
+        if '.' in kind:  # A scope of its own, or a full path.
+            return root.get(kind)
+        return root.get(f'{scope}.{kind}') or root.get(kind)
 
     def entry(self, settings: Any, field: str, registry: str) -> Entry:
         """Return a part of the config with its class.

@@ -10,12 +10,12 @@ import torch
 from ..errors import CheckpointError
 
 
-def save_new(path: str | Path, checkpoint: dict[str, Any]) -> None:
-    """Save a checkpoint to a new file, completely or not at all.
+def require_new(path: str | Path) -> Path:
+    """Return a path to which `save_new` may write.
 
     Raises:
-        CheckpointError: If the file exists, cannot be written, or has the name of a safetensors
-            file, which holds tensors only.
+        CheckpointError: If the file exists, or has the name of a safetensors file, which holds
+            tensors only.
     """
     path = Path(path)
     if os.path.lexists(path):
@@ -24,6 +24,16 @@ def save_new(path: str | Path, checkpoint: dict[str, Any]) -> None:
         raise CheckpointError(
             f'{path}: the file will hold more than tensors; choose a name in .pth'
         )
+    return path
+
+
+def save_new(path: str | Path, checkpoint: dict[str, Any]) -> None:
+    """Save a checkpoint to a new file, completely or not at all.
+
+    Raises:
+        CheckpointError: As `require_new`, or if the file cannot be written.
+    """
+    path = require_new(path)
     content = io.BytesIO()
     torch.save(checkpoint, content)
     try:

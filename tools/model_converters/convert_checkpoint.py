@@ -7,7 +7,7 @@ import argparse
 from mmcloformer.apis.cli import exit_on_user_error
 from mmcloformer.checkpoint import get_state_dict, read_checkpoint
 from mmcloformer.checkpoint.convert import convert_checkpoint
-from mmcloformer.checkpoint.saving import save_new
+from mmcloformer.checkpoint.saving import require_new, save_new
 from mmcloformer.models.state_dict import STATE_DICT_KEYS, find_state_dict
 
 
@@ -21,6 +21,7 @@ def main() -> None:
         f'{", ".join(STATE_DICT_KEYS)}, or the file itself)',
     )
     args = parser.parse_args()
+    require_new(args.dst)
     loaded = read_checkpoint(args.src)
     checkpoint = convert_checkpoint(get_state_dict(loaded, args.src, args.key))
     save_new(args.dst, checkpoint)

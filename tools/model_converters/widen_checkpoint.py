@@ -8,7 +8,7 @@ from mmengine.runner import CheckpointLoader
 
 from mmcloformer.apis.cli import exit_on_user_error
 from mmcloformer.checkpoint import get_state_dict
-from mmcloformer.checkpoint.saving import save_new
+from mmcloformer.checkpoint.saving import require_new, save_new
 from mmcloformer.checkpoint.widen import widen_checkpoint
 
 
@@ -18,6 +18,7 @@ def main() -> None:
     parser.add_argument('arch', help='name of the wider variant, such as xs')
     parser.add_argument('dst', help='file to write; must not exist')
     args = parser.parse_args()
+    require_new(args.dst)
     loaded = CheckpointLoader.load_checkpoint(args.src, 'cpu')
     checkpoint = widen_checkpoint(get_state_dict(loaded, args.src), args.arch)
     save_new(args.dst, checkpoint)
