@@ -48,21 +48,15 @@ def augment_test(cfg: Config) -> None:
         cfg: Config of a test, changed in place.
 
     Raises:
-        ConfigError: If the config is of no host, or the test measures masks, which mmdet's
-            `DetTTAModel` does not merge.
+        ConfigError: If the config is of no host, or the test needs more than boxes of mmdet's
+            `DetTTAModel`, such as masks or tracks.
     """
     view = ConfigView(cfg)
     host = view.require_host()
     kind = getattr(import_module(f'{host}.models'), _MODELS[host])
     model = cfg.get('tta_model') or ConfigDict(type=f'{kind.__module__}.{kind.__name__}')
     if host == 'mmdet' and view.entry(model, 'tta_model', 'MODELS').is_a(kind):
-        for evaluator in view.evaluators('test'):
-            metric, field = evaluator.settings.get('metric'), f'{evaluator.field}.metric'
-            if 'segm' in (metric or ()):
-                raise ConfigError(
-                    f'--tta merges boxes only (DetTTAModel), but {field} is {metric}; '
-                    f'add --cfg-options {field}=bbox'
-                )
+        _require_boxes(view)
         model.setdefault('tta_cfg', ConfigDict(_BOXES))
     for found in view.datasets('test'):
         dataset: Any = found.entry.settings
@@ -72,6 +66,30 @@ def augment_test(cfg: Config) -> None:
         # The Runner gives this field to the outer model, which replaces the inner one's.
         cfg.data_preprocessor = preprocessor
     cfg.model = ConfigDict(**model, module=cfg.model)
+
+
+def _require_boxes(view: ConfigView) -> None:
+    """Check that a test of mmdet needs nothing but boxes.
+
+    Raises:
+        ConfigError: If it needs more.
+    """
+    from mmdet.evaluation import metrics
+    from mmdet.models.detectors import BaseDetector
+
+    merges = '--tta merges boxes only (DetTTAModel), but'
+    model = view.entry(view.cfg.model, 'model', 'MODELS')
+    if model.kind is not None and not model.is_a(BaseDetector):
+        raise ConfigError(f'{merges} model is a {model.kind.__name__}; test it without --tta')
+    others = ('CityScapesMetric', 'CocoPanopticMetric', 'RefSegMetric', 'SemSegMetric')
+    for evaluator in view.evaluators('test'):
+        metric, field = evaluator.settings.get('metric'), f'{evaluator.field}.metric'
+        if 'segm' in (metric or ()):
+            raise ConfigError(f'{merges} {field} is {metric}; add --cfg-options {field}=bbox')
+        if evaluator.is_a(*(getattr(metrics, name) for name in others)):
+            raise ConfigError(
+                f'{merges} {evaluator.field} is a {evaluator.kind.__name__}; test without --tta'
+            )
 
 
 def _with_mirror_image(view: ConfigView, dataset: Any) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from mmengine.dataset import Compose
+from mmengine.hub import get_config
 from mmengine.registry import DATASETS, init_default_scope
 
 from mmcloformer.apis.config import build_model, read_config
@@ -189,3 +190,20 @@ def test_masks_are_refused_with_advice(shapes, tool_error, tmp_path):
         '--cfg-options', *options(name, shapes),
     )  # fmt: skip
     assert '--cfg-options test_evaluator.metric=bbox' in message
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('bytetrack/bytetrack_yolox_x_8xb4-amp-80e_crowdhuman-mot17halftrain_test-mot17halfval',
+         'model is a ByteTrack'),
+        ('reid/reid_r50_8xb32-6e_mot15train80_test-mot15val20', 'model is a BaseReID'),
+        ('panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco', 'test_evaluator is a CocoPanopticMetric'),
+        ('mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic',
+         'test_evaluator.0 is a CocoPanopticMetric'),
+    ],
+)  # fmt: skip
+def test_only_tests_of_boxes_are_augmented(name, message):
+    cfg = get_config(f'mmdet::{name}.py')
+    with pytest.raises(ConfigError, match=message):
+        augment_test(cfg)
