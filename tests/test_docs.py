@@ -165,7 +165,7 @@ def test_the_readme_repeats_the_results():
         ),
         *(f'{last("bccd", weights):.3f}' for weights in ('random', 'tiny-imagenet')),
         f'mIoU {at_end("camvid-2k", "mIoU"):.1f} %',
-        '{:.1%}'.format(at_end('deeppcb-4e', 'pascal_voc/AP33')).replace('%', ' %'),
+        '{:.1%}'.format(at_end('deeppcb-pairs', 'pascal_voc/AP33')).replace('%', ' %'),
         'mask AP {:.3f}, from random weights {:.3f}, ResNet-18 {:.3f}'.format(
             *(at_end(f'dsb2018{run}', 'coco/segm_mAP') for run in ('', '-random', '-r18'))
         ),
@@ -188,10 +188,14 @@ DSB2018 = ('bbox_mAP', 'segm_mAP', 'segm_mAP_50')
         ('imagenette', ('accuracy/top1',), '{:.1f}'.format),
         ('imagenette-20e', ('accuracy/top1',), '{:.1f}'.format),
         ('camvid-2k', ('mIoU',), '{:.1f}'.format),
-        ('deeppcb', ('pascal_voc/AP33',), lambda ap: f'{100 * ap:.1f}'),
-        ('deeppcb', ('coco/bbox_mAP_50', 'coco/bbox_mAP'), '{:.3f}'.format),
-        ('deeppcb-4e', ('pascal_voc/AP33',), lambda ap: f'{100 * ap:.1f}'),
-        ('deeppcb-4e', ('coco/bbox_mAP_50', 'coco/bbox_mAP'), '{:.3f}'.format),
+        *(
+            each
+            for run in ('deeppcb', 'deeppcb-pairs', 'deeppcb-4e')
+            for each in (
+                (run, ('pascal_voc/AP33',), lambda ap: f'{100 * ap:.1f}'),
+                (run, ('coco/bbox_mAP_50', 'coco/bbox_mAP'), '{:.3f}'.format),
+            )
+        ),
         *(
             (f'dsb2018{run}', [f'coco/{each}' for each in DSB2018], '{:.3f}'.format)
             for run in ('', '-random', '-r18')
@@ -203,3 +207,15 @@ def test_the_page_of_small_sets_repeats_the_results(name, metrics, shown):
     rows = [' | '.join(map(shown, curves[metric].values())) for metric in metrics]
     page = (ROOT / 'docs/small-sets.md').read_text()
     assert [row for row in rows if f' | {row} |\n' not in page] == []
+
+
+@pytest.mark.parametrize('name', ['bccd', 'bccd-xs', 'camvid'])
+def test_the_page_of_small_sets_repeats_the_comparisons(name):
+    runs = json.loads((ROOT / f'benchmarks/{name}.json').read_text())['runs']
+    page = (ROOT / 'docs/small-sets.md').read_text()
+    for iteration in runs['random'][0]:
+        cells = [iteration]
+        for seeds in runs.values():
+            values = [run[iteration] for run in seeds]
+            cells.append(f'{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}')
+        assert f'| {" | ".join(cells)} |\n' in page

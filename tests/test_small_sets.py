@@ -4,6 +4,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import mmcv
 import numpy as np
 import pytest
 from PIL import Image
@@ -102,3 +103,17 @@ def test_a_snippet_makes_the_set_of_the_config(title, write, samples, tmp_path, 
         cfg.test_dataloader = cfg.val_dataloader
     findings = check_dataset(cfg, workers=0)
     assert (findings.samples, findings.problems) == (samples, [])
+
+
+def test_scans_and_templates_are_channels_of_one_image(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_deeppcb()
+    for path in Path('DeepPCB').rglob('*_temp.jpg'):
+        Image.new('L', (640, 640), 90).save(path)
+    for title in ('DeepPCB', 'DeepPCB with templates'):
+        exec(re.search(rf'\*\*{title}\*\*.*?```python\n(.*?)```', TEXT, re.S)[1], {})
+    cfg = read_config(ROOT / 'configs/small/retinanet_cloformer_xxs_pairs_deeppcb.py')
+    findings = check_dataset(cfg, workers=0)
+    assert (findings.samples, findings.problems) == (dict(train=1, val=1), [])
+    for image in Path('data/deeppcb-pairs/images').iterdir():
+        assert (mmcv.imread(image) == (200, 90, 200)).all()

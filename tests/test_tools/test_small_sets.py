@@ -35,7 +35,9 @@ def test_train_and_evaluate_a_classifier(name, shapes, tool_main, tmp_path, monk
     ],
 )
 def test_train_and_evaluate(name, real_data, tool_main, tmp_path, monkeypatch):
-    (tmp_path / 'data').symlink_to(real_data)
+    (tmp_path / 'data').mkdir()
+    for folder in (*SHORT, 'deeppcb-pairs'):
+        (tmp_path / 'data' / folder).symlink_to(real_data / folder.removesuffix('-pairs'))
     monkeypatch.chdir(tmp_path)
     title = name.rpartition('_')[2]
     sets = ['.datasets.0', '.datasets.1'] if title in ('bccd', 'camvid') else ['']
