@@ -76,6 +76,16 @@ def write_dsb2018():
             Image.fromarray(nucleus).save(folder / f'masks/{k}.png')
 
 
+def run_snippet(title):
+    """Run the lines of the page that make the set of this title, which are few."""
+    language, code = re.search(rf'\*\*{title}\*\*.*?```(\w+)\n(.*?)```', TEXT, re.S).groups()
+    assert len([line for line in code.splitlines() if line]) <= 20
+    if language == 'bash':
+        subprocess.run(['bash', '-ec', code], check=True)
+    else:
+        exec(code, {})
+
+
 @pytest.mark.parametrize(
     ('title', 'write', 'samples'),
     [
@@ -89,12 +99,7 @@ def write_dsb2018():
 def test_a_snippet_makes_the_set_of_the_config(title, write, samples, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write()
-    language, code = re.search(rf'\*\*{title}\*\*.*?```(\w+)\n(.*?)```', TEXT, re.S).groups()
-    assert len([line for line in code.splitlines() if line]) <= 20
-    if language == 'bash':
-        subprocess.run(['bash', '-ec', code], check=True)
-    else:
-        exec(code, {})
+    run_snippet(title)
     (config,) = (ROOT / 'configs/small').glob(f'*cloformer_xxs_{title.lower()}.py')
     cfg = read_config(config)
     if title == 'CamVid':
@@ -111,7 +116,7 @@ def test_scans_and_templates_are_channels_of_one_image(tmp_path, monkeypatch):
     for path in Path('DeepPCB').rglob('*_temp.jpg'):
         Image.new('L', (640, 640), 90).save(path)
     for title in ('DeepPCB', 'DeepPCB with templates'):
-        exec(re.search(rf'\*\*{title}\*\*.*?```python\n(.*?)```', TEXT, re.S)[1], {})
+        run_snippet(title)
     cfg = read_config(ROOT / 'configs/small/retinanet_cloformer_xxs_pairs_deeppcb.py')
     findings = check_dataset(cfg, workers=0)
     assert (findings.samples, findings.problems) == (dict(train=1, val=1), [])

@@ -74,19 +74,24 @@ def _require_boxes(view: ConfigView) -> None:
     Raises:
         ConfigError: If it needs more.
     """
-    from mmdet.evaluation import metrics
+    from mmdet.evaluation import (
+        CityScapesMetric,
+        CocoPanopticMetric,
+        RefSegMetric,
+        SemSegMetric,
+    )
     from mmdet.models.detectors import BaseDetector
 
     merges = '--tta merges boxes only (DetTTAModel), but'
     model = view.entry(view.cfg.model, 'model', 'MODELS')
     if model.kind is not None and not model.is_a(BaseDetector):
         raise ConfigError(f'{merges} model is a {model.kind.__name__}; test it without --tta')
-    others = ('CityScapesMetric', 'CocoPanopticMetric', 'RefSegMetric', 'SemSegMetric')
+    others = (CityScapesMetric, CocoPanopticMetric, RefSegMetric, SemSegMetric)
     for evaluator in view.evaluators('test'):
         metric, field = evaluator.settings.get('metric'), f'{evaluator.field}.metric'
         if 'segm' in (metric or ()):
             raise ConfigError(f'{merges} {field} is {metric}; add --cfg-options {field}=bbox')
-        if evaluator.is_a(*(getattr(metrics, name) for name in others)):
+        if evaluator.is_a(*others):
             raise ConfigError(
                 f'{merges} {evaluator.field} is a {evaluator.kind.__name__}; test without --tta'
             )
