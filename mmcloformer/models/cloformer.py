@@ -106,7 +106,8 @@ class CloFormer(DeployMixin, BaseModule):
         self.out_strides = tuple(STRIDES[i] for i in self.out_indices)
 
         norm_cfg = dict(type='BN') if norm_cfg is None else norm_cfg
-        norm_cfg = _check_norm_cfg(norm_cfg, settings.embed_dims[0] // 2)
+        first, *others = settings.embed_dims[:-1]
+        norm_cfg = _check_norm_cfg(norm_cfg, (first // 2, first, *others))
         rates = iter(np.linspace(0, rate, sum(settings.depths)).tolist())
         self.stem = Stem(in_channels, settings.embed_dims[0], norm_cfg)
         self.stages = nn.ModuleList()
@@ -290,13 +291,14 @@ def _check_out_indices(out_indices: Sequence[int]) -> tuple[int, ...]:
     )
 
 
-def _check_norm_cfg(norm_cfg: Mapping[str, Any], channels: int) -> dict[str, Any]:
+def _check_norm_cfg(norm_cfg: Mapping[str, Any], widths: Sequence[int]) -> dict[str, Any]:
     try:
         copied = dict(norm_cfg)
-        build_norm_layer(copied, channels)
+        for channels in widths:
+            build_norm_layer(copied, channels)
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(
-            f'norm_cfg={norm_cfg!r} does not build a norm of {channels} channels '
+            f'norm_cfg={norm_cfg!r} does not build norms of {", ".join(map(str, widths))} channels '
             f"({type(error).__name__}: {error}); use, for example, dict(type='BN'), "
             f"dict(type='SyncBN') or dict(type='GN', num_groups=8)"
         ) from error

@@ -6,7 +6,7 @@ bfloat16, while neck, head and post-processing keep single precision.
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -16,18 +16,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import UserError
-from .layers import AttnConv, Block, ConvFFN, PooledAttention, Stem
+from .layers import AttnConv, Block, CloAttention, ConvFFN, PooledAttention, Stem
 from .norm import GroupNorm1
 
 _CPU_INFO = Path('/proc/cpuinfo')
 # AVX512-BF16 and AMX of x86, BF16 of Arm.
 _CPU_FLAGS = r'\b(avx512_bf16|amx_bf16|bf16)\b'
-# Convolutions that a block's norm or the attention's scale is folded into.
-_CONSUMERS: dict[type[nn.Module], tuple[str, ...]] = {
-    AttnConv: ('qkv', 'gate.2'),
-    PooledAttention: ('q', 'kv'),
-    ConvFFN: ('fc1',),
-}
+_PLAIN = (nn.Conv2d, GroupNorm1)  # A subclass of these may compute something else.
 
 
 class DeployError(UserError):
@@ -168,7 +163,8 @@ class FoldedAttnConv(nn.Module):
     def __init__(self, branch: AttnConv) -> None:
         super().__init__()
         self.qkv, self.dwconv, self.gate = branch.qkv, branch.dwconv, branch.gate
-        _scale(cast(nn.Conv2d, self.gate[-1]), branch.scale)
+        for parameter in self.gate[-1].parameters():
+            parameter.mul_(branch.scale)
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.dwconv(self.qkv(x)).chunk(3, dim=1)
@@ -180,9 +176,9 @@ def fold_backbone(backbone: DeployMixin) -> None:
     """Fold everything that can be folded exactly.
 
     Raises:
-        DeployError: If a convolution of `_CONSUMERS` was replaced, wrapped or parametrized.
+        DeployError: If a part of a block was replaced, wrapped or parametrized.
     """
-    _check_convolutions(backbone)
+    _check_parts(backbone)
     stem = backbone.stem
     for conv in (stem.conv1, stem.conv2, stem.conv3, stem.conv4):
         _fold_batch_norm(conv)
@@ -193,8 +189,8 @@ def fold_backbone(backbone: DeployMixin) -> None:
             if block.attn.pooled is not None:
                 # Average pooling commutes with an affine map per channel.
                 consumers += [block.attn.pooled.q, block.attn.pooled.kv]
-            block.norm1 = _fold_affine(block.norm1, consumers)
-            block.norm2 = _fold_affine(block.norm2, [block.ffn.fc1])
+            block.norm1.fold_affine(consumers)
+            block.norm2.fold_affine([block.ffn.fc1])
             block.attn.local = nn.ModuleList(map(FoldedAttnConv, branches)).eval()
             if isinstance(block.shortcut, nn.Sequential):
                 _fold_batch_norm(block.shortcut)
@@ -203,22 +199,44 @@ def fold_backbone(backbone: DeployMixin) -> None:
         backbone.to(memory_format=torch.channels_last)
 
 
-def _check_convolutions(backbone: DeployMixin) -> None:
-    for name, module in backbone.named_modules():
-        parts = [p for kind in _CONSUMERS if isinstance(module, kind) for p in _CONSUMERS[kind]]
-        for part in parts:
-            conv = module.get_submodule(part)
-            if not _is_plain(conv):
-                raise DeployError(
-                    f'{name}.{part} is a {type(conv).__name__} and not a plain Conv2d, so nothing '
-                    f'can be folded into it: merge or remove adapters, parametrizations and '
-                    f'wrappers before switch_to_deploy()'
-                )
+def _check_parts(backbone: DeployMixin) -> None:
+    for name, kind in _parts(backbone):
+        part = backbone.get_submodule(name)
+        if not (_is_plain(part, kind) if kind in _PLAIN else isinstance(part, kind)):
+            raise DeployError(
+                f'{name} is a {type(part).__name__} and not a plain {kind.__name__}, so nothing '
+                'can be folded into it: merge or remove adapters, parametrizations and wrappers '
+                'before switch_to_deploy()'
+            )
 
 
-def _is_plain(conv: nn.Module) -> bool:
-    """Return whether a convolution is not replaced, wrapped or parametrized."""
-    return type(conv) is nn.Conv2d and isinstance(conv.weight, nn.Parameter)
+def _parts(backbone: DeployMixin) -> Iterator[tuple[str, type[nn.Module]]]:
+    """Yield the name and class of each part that folding reads, an outer one before its own."""
+    yield 'stem', Stem
+    yield from ((f'stem.conv{index}', nn.Sequential) for index in range(1, 5))
+    for stage, blocks in enumerate(backbone.stages):
+        for index, block in enumerate(cast(Sequence[Block], blocks)):
+            name = f'stages.{stage}.{index}'
+            yield name, Block
+            yield f'{name}.norm1', GroupNorm1
+            yield f'{name}.norm2', GroupNorm1
+            yield f'{name}.ffn', ConvFFN
+            yield f'{name}.ffn.fc1', nn.Conv2d
+            yield f'{name}.attn', CloAttention
+            for branch in range(len(block.attn.local)):
+                yield f'{name}.attn.local.{branch}', AttnConv
+                yield f'{name}.attn.local.{branch}.qkv', nn.Conv2d
+                yield f'{name}.attn.local.{branch}.gate', nn.Sequential
+                yield f'{name}.attn.local.{branch}.gate.2', nn.Conv2d
+            if block.attn.pooled is not None:
+                yield f'{name}.attn.pooled', PooledAttention
+                yield f'{name}.attn.pooled.q', nn.Conv2d
+                yield f'{name}.attn.pooled.kv', nn.Conv2d
+
+
+def _is_plain(part: nn.Module, kind: type[nn.Module] = nn.Conv2d) -> bool:
+    """Return whether a layer is not replaced, wrapped or parametrized."""
+    return type(part) is kind and isinstance(part.weight, nn.Parameter)
 
 
 def _fold_batch_norm(layers: nn.Sequential) -> None:
@@ -227,24 +245,9 @@ def _fold_batch_norm(layers: nn.Sequential) -> None:
     It is replaced by Identity so that later keys do not shift.
     """
     conv, norm = cast(nn.Conv2d, layers[0]), layers[1]
-    if _is_plain(conv) and isinstance(norm, _BatchNorm):
+    # Without running statistics, or in training mode, a BatchNorm uses those of the batch.
+    if not isinstance(norm, _BatchNorm) or norm.running_mean is None or norm.training:
+        return
+    if _is_plain(conv):
         layers[0] = fuse_conv_bn_eval(conv, norm)
         layers[1] = nn.Identity()
-
-
-def _fold_affine(norm: GroupNorm1, consumers: Sequence[nn.Conv2d]) -> GroupNorm1:
-    """Move a norm's weight and bias into the 1x1 convolutions that are its only consumers."""
-    for conv in consumers:
-        # Without padding the bias has the same effect at every position.
-        _bias(conv).add_(conv.weight.flatten(1) @ norm.bias)
-        conv.weight.mul_(norm.weight[:, None, None])
-    return GroupNorm1(norm.num_channels, affine=False).train(norm.training)
-
-
-def _scale(conv: nn.Conv2d, factor: float) -> None:
-    conv.weight.mul_(factor)
-    _bias(conv).mul_(factor)
-
-
-def _bias(conv: nn.Conv2d) -> Tensor:
-    return cast(Tensor, conv.bias)  # All convolutions of the network have one.

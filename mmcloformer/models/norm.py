@@ -1,5 +1,8 @@
 """The network's norm."""
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,12 +20,25 @@ class GroupNorm1(nn.GroupNorm):
 
     Args:
         channels: Number of channels.
-        affine: Whether to have a weight and a bias. The deploy form has none, since it folds them
-            into the convolutions that follow.
     """
 
-    def __init__(self, channels: int, affine: bool = True) -> None:
-        super().__init__(1, channels, affine=affine)
+    def __init__(self, channels: int) -> None:
+        super().__init__(1, channels)
+
+    @torch.no_grad()
+    def fold_affine(self, consumers: Sequence[nn.Conv2d]) -> None:
+        """Move the weight and bias into the 1x1 convolutions that alone read the output.
+
+        Args:
+            consumers: The convolutions; they have a bias and no padding.
+        """
+        for conv in consumers:
+            # Without padding the bias has the same effect at every position.
+            cast(Tensor, conv.bias).add_(conv.weight.flatten(1) @ self.bias)
+            conv.weight.mul_(self.weight[:, None, None])
+        self.affine = False
+        self.register_parameter('weight', None)
+        self.register_parameter('bias', None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise a map `(N, C, H, W)`."""

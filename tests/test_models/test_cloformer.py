@@ -266,6 +266,8 @@ def broken(**change):
         (dict(norm_cfg=dict(num_groups=8)), ['norm_cfg', "type='BN'"]),
         (dict(norm_cfg=dict(type='XX')), ['norm_cfg', "type='BN'"]),
         (dict(norm_cfg=dict(type='GN', num_groups=7)), ['norm_cfg', 'divisible by num_groups']),
+        # It divides the channels of the first stage, but not those of the third.
+        (dict(norm_cfg=dict(type='GN', num_groups=12)), ['norm_cfg', '24, 48, 96, 160 channels']),
     ],
 )
 def test_bad_arguments_are_named(arguments, words):

@@ -53,6 +53,57 @@ def test_other_norms_stay():
     assert_equal_outputs(other, backbone, torch.randn(2, 3, 64, 64))
 
 
+@pytest.mark.parametrize(
+    ('name', 'part'),
+    [
+        ('stages.0.0.norm1', nn.GroupNorm(4, 16)),
+        ('stages.0.0.norm2', nn.BatchNorm2d(16)),
+        ('stages.0.0.attn', nn.Identity()),
+        ('stages.0.0.attn.local.0', nn.Identity()),
+        ('stages.0.0.attn.local.0.gate', nn.Identity()),
+        ('stages.0.0.ffn', nn.Identity()),
+        ('stages.0.0', nn.Identity()),
+        ('stem.conv1', nn.Conv2d(3, 8, 3)),
+    ],
+)
+def test_a_replaced_part_is_refused_before_anything_is_folded(name, part):
+    backbone = trained()
+    backbone.set_submodule(name, part.eval())
+    before = copy.deepcopy(backbone.state_dict())
+    with pytest.raises(DeployError, match=rf'{name} is a {type(part).__name__} and not a plain'):
+        backbone.switch_to_deploy()
+    after = backbone.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], value) for key, value in after.items())
+
+
+def test_what_users_set_on_norms_stays():
+    backbone = trained()
+    for module in backbone.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.eps = 0.1
+    calls = []
+    backbone.stages[0][0].norm1.register_forward_hook(lambda *_: calls.append(1))
+    other = deployed(backbone)
+    assert_equal_outputs(other, backbone, torch.randn(2, 3, 64, 64))
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize('norm_cfg', [dict(type='BN', track_running_stats=False), dict(type='BN')])
+def test_batch_norms_that_use_the_batch_are_kept(norm_cfg):
+    backbone = (
+        trained()
+        if 'track_running_stats' not in norm_cfg
+        else CloFormer(SEVERAL_BRANCHES, norm_cfg=norm_cfg).eval()
+    )
+    for module in backbone.modules():
+        if isinstance(module, _BatchNorm):
+            module.train()
+    other = deployed(backbone)
+    assert isinstance(other.stem.conv1[1], nn.BatchNorm2d)
+    assert_equal_outputs(other, backbone, torch.randn(2, 3, 64, 64))
+
+
 class Adapted(nn.Conv2d):
     """A convolution with an adapter beside it."""
 

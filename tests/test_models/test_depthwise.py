@@ -51,6 +51,12 @@ def test_derivatives_are_those_of_conv2d(derivative, kernel, stride, monkeypatch
             assert (value - reference).norm() <= 1e-5 * reference.norm()
 
 
+def test_an_empty_batch_has_a_gradient_of_zero():
+    conv = DepthwiseConv2d(4, 5)
+    conv(torch.randn(0, 4, 8, 8)).sum().backward()
+    assert not conv.weight.grad.any()
+
+
 def way(conv, x):
     return type(conv(x).grad_fn).__name__
 
