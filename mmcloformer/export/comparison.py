@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +36,18 @@ class Tolerance:
 
 
 HALF = Tolerance(score=3e-2, box=2.0, pixels=2e-2)
+
+
+class Cut(NamedTuple):
+    """Where a detector cuts off its list of instances.
+
+    Attributes:
+        score_thr: Lowest score.
+        max_per_img: Largest number, or -1.
+    """
+
+    score_thr: float
+    max_per_img: int
 
 
 @dataclass
@@ -84,6 +96,9 @@ def compare(
     report = Report()
     size = session.get_inputs()[0].shape[2:]
     pipeline = Compose(_pipeline(cfg, graph, size))
+    test_cfg = getattr(model, 'test_cfg', None) or {}
+    test_cfg = test_cfg.get('rcnn', test_cfg)
+    cut = Cut(test_cfg.get('score_thr', 0), test_cfg.get('max_per_img', -1))
     for path in images:
         batch = pseudo_collate([pipeline(dict(img_path=str(path), img_id=0))])
         with torch.no_grad():
@@ -100,7 +115,7 @@ def compare(
         found = dict(zip(names, session.run(names, {'images': unpadded})))
         if 'masks' in found:
             found['masks'] = _paste(found['masks'], found['boxes'], height, width)
-        problem = _compare(expected, found, tolerance, report)
+        problem = _compare(expected, found, tolerance, report, cut)
         if problem:
             report.disagreements.append(f'{Path(path).name}: {problem}')
     return report
@@ -136,7 +151,9 @@ def _paste(
     return _do_paste_mask(grids, torch.from_numpy(boxes), height, width, False)[0].numpy()
 
 
-def _compare(expected: Results, found: Results, tolerance: Tolerance, report: Report) -> str:
+def _compare(
+    expected: Results, found: Results, tolerance: Tolerance, report: Report, cut: Cut
+) -> str:
     """Compare the results of one image; return a message if they differ too much, else ''."""
     if 'probabilities' in expected:
         a, b = expected['probabilities'][0], found['probabilities'][0]
@@ -148,16 +165,15 @@ def _compare(expected: Results, found: Results, tolerance: Tolerance, report: Re
         share = np.mean(expected['class_map'] != found['class_map'])
         report.record('share of pixels', share)
         return f'{share:.2%} of the pixels differ' if share > tolerance.pixels else ''
-    return _compare_instances(expected, found, tolerance, report)
+    return _compare_instances(expected, found, tolerance, report, cut)
 
 
 def _compare_instances(
-    expected: Results, found: Results, tolerance: Tolerance, report: Report
+    expected: Results, found: Results, tolerance: Tolerance, report: Report, cut: Cut
 ) -> str:
     """Pair instances of the same class, position and score, whatever their order.
 
-    Unpaired instances are accepted if their score is close to the lowest one: they may have been
-    cut off at the end of the other list.
+    Unpaired instances are accepted if their score is close to where the other list was cut off.
     """
     left = list(range(len(found['scores'])))
     missing = []
@@ -187,10 +203,20 @@ def _compare_instances(
             share = (margin > tolerance.score).sum() / inside
             if report.record('share of mask', share) > tolerance.pixels:
                 return f'a mask differs in {share:.2%} of its pixels'
-    weakest = min([*expected['scores'], *found['scores']], default=0) + tolerance.score
-    unpaired = [score for score in [*missing, *found['scores'][left]] if score > weakest]
+    unpaired = [
+        score
+        for scores, others in ((missing, found), (found['scores'][left], expected))
+        for score in scores
+        if score > _lowest(others['scores'], cut) + tolerance.score
+    ]
     if unpaired:
         return (
             f'{len(unpaired)} instances are in one result only, highest score {max(unpaired):.3f}'
         )
     return ''
+
+
+def _lowest(scores: Any, cut: Cut) -> float:
+    """Return the score below which an instance was cut off from a list."""
+    is_full = len(scores) == cut.max_per_img
+    return max(cut.score_thr, min(scores)) if is_full else cut.score_thr

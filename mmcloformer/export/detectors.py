@@ -8,10 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import join_first
-from .graphs import ExportError, Graph
+from .graphs import ExportError, Graph, pad
 
-# Options of mmcv's `nms` within groups that the graphs follow; `split_thr` only limits its memory.
+# Options of mmcv's `nms` within groups that the graphs follow. For more boxes than `split_thr` it
+# runs class by class, which changes only what is `class_agnostic`.
 _NMS_OPTIONS = {'type', 'iou_threshold', 'class_agnostic', 'split_thr'}
+_SPLIT_THR = 10_000  # its default
 # What the graphs reimplement of heads: of all, and of those on feature maps.
 _HEAD = ('predict_by_feat', '_predict_by_feat_single')
 _DENSE_HEAD = (*_HEAD, '_bbox_post_process')
@@ -38,6 +40,12 @@ class RetinaNetGraph(Graph):
         head = self.model.bbox_head
         _require(head, 'bbox_head', (RetinaHead, RetinaSepBNHead), *_DENSE_HEAD)
         _require_plain_boxes(head, 'bbox_head')
+        _require_plain_nms(self.model.test_cfg, 'test_cfg')
+        if self.model.test_cfg.get('min_bbox_size', -1) > 0:
+            raise ExportError(
+                'model.test_cfg.min_bbox_size is in pixels of the original image, which an '
+                'exported graph does not know: remove it'
+            )
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         head = self.model.bbox_head
@@ -79,9 +87,15 @@ class TwoStageGraph(Graph):
             raise ExportError('model.roi_head has a shared_head, which cannot be exported')
         _require(self.model.rpn_head, 'rpn_head', (RPNHead,), *_DENSE_HEAD)
         _require_plain_boxes(self.model.rpn_head, 'rpn_head')
+        for part in ('rpn', 'rcnn'):
+            _require_plain_nms(self.model.test_cfg[part], f'test_cfg.{part}')
         for each in _listed(head.bbox_head):
             _require(each, 'roi_head.bbox_head', (BBoxHead,), *_HEAD, 'regress_by_class')
             _require_plain_boxes(each, 'roi_head.bbox_head')
+            if not each.with_reg:
+                raise ExportError(
+                    'model.roi_head.bbox_head has no with_reg, which cannot be exported'
+                )
         for each in _listed(head.mask_head) if head.with_mask else ():
             _require(each, 'roi_head.mask_head', (FCNMaskHead,), *_HEAD)
         for name, each in head.named_modules():
@@ -137,14 +151,6 @@ class TwoStageGraph(Graph):
         return boxes, scores, labels, sum(masks) / len(masks)
 
 
-def pad(images: Tensor, preprocessor: Any) -> Tensor:
-    """Pad images on the right and at the bottom, as their preprocessor does."""
-    height, width = images.shape[2:]
-    divisor = preprocessor.pad_size_divisor
-    padding = (0, -width % divisor, 0, -height % divisor)
-    return F.pad(images, padding, value=preprocessor.pad_value)
-
-
 def detect(
     head: Any, maps: Any, cfg: Any, size: Sequence[int], *, is_rpn: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -175,7 +181,9 @@ def detect(
         best, pairs = scores[index].flatten().topk(min(limit, index.shape[0] * scores.shape[1]))
         index, labels = index[pairs // scores.shape[1]], pairs % scores.shape[1]
         boxes = decode(head.bbox_coder, anchors[index], deltas[index], size)
-        valid = (boxes[:, 2:] - boxes[:, :2] > cfg.get('min_bbox_size', -1)).all(dim=1)
+        valid = torch.ones_like(labels, dtype=torch.bool)
+        if (min_size := cfg.get('min_bbox_size', -1)) >= 0:
+            valid = (boxes[:, 2:] - boxes[:, :2] > min_size).all(dim=1)
         if not is_rpn:
             above = best > cfg.get('score_thr', 0)
             if nms_pre < 0:  # mmdet cuts its sorted list at [:nms_pre]: -1 drops the last one.
@@ -219,19 +227,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, cfg: Any) -> Tens
 
     Returns:
         Indices of the boxes that remain, best first.
-
-    Raises:
-        ExportError: If the config asks for anything but plain NMS.
     """
-    from mmcv.ops import nms
-
-    cfg = dict(cfg or {})
-    is_plain = cfg.get('type', 'nms') in ('nms', nms)
-    if not is_plain or cfg.keys() - _NMS_OPTIONS or 'iou_threshold' not in cfg:
-        raise ExportError(
-            f'test_cfg.nms is {cfg}, and only plain NMS can be exported: set it to '
-            "dict(type='nms', iou_threshold=...), class_agnostic=True may be added"
-        )
     threshold = cfg['iou_threshold']
     if cfg.get('class_agnostic'):
         return torch.ops.torchvision.nms(boxes, scores, threshold)
@@ -252,6 +248,20 @@ def _require(part: Any, field: str, kinds: tuple[type, ...], *methods: str) -> N
         f'model.{field} is {type(part).__name__}, which cannot be exported; supported are '
         f'{join_first([kind.__name__ for kind in kinds])} and classes that predict as they do'
     )
+
+
+def _require_plain_nms(test_cfg: Any, field: str) -> None:
+    """Refuse anything but the plain NMS of `batched_nms`."""
+    from mmcv.ops import nms
+
+    cfg = dict(test_cfg.get('nms') or {})
+    is_plain = cfg.get('type', 'nms') in ('nms', nms) and 'iou_threshold' in cfg
+    is_split = cfg.get('class_agnostic') and cfg.get('split_thr', _SPLIT_THR) < _SPLIT_THR
+    if not is_plain or is_split or cfg.keys() - _NMS_OPTIONS:
+        raise ExportError(
+            f'model.{field}.nms is {cfg}, and only plain NMS can be exported: set it to '
+            "dict(type='nms', iou_threshold=...), class_agnostic=True may be added"
+        )
 
 
 def _require_plain_boxes(head: Any, field: str) -> None:

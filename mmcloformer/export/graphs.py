@@ -88,8 +88,19 @@ class ClassifierGraph(Graph):
             )
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.model(self.cast(images), mode='tensor').float()
+        padded = pad(images, self.model.data_preprocessor)
+        logits: Tensor = self.model(self.cast(padded), mode='tensor').float()
         return logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
+
+
+def pad(images: Tensor, preprocessor: Any) -> Tensor:
+    """Pad images on the right and at the bottom, as their preprocessor does."""
+    height, width = images.shape[2:]
+    divisor = preprocessor.pad_size_divisor
+    if divisor == 1:
+        return images
+    padding = (0, -width % divisor, 0, -height % divisor)
+    return F.pad(images, padding, value=preprocessor.pad_value)
 
 
 class FlatAttention(nn.Module):

@@ -30,11 +30,11 @@ def describe(
 
     Returns:
         `task`; `classes`; `multi_label`, the `thr` or `topk` of a multi-label head; `color_type`,
-        how mmcv reads images (None with a loader of another kind); `channels`, the channel order;
+        how mmcv reads images (None with another loader or `to_float32`); `channels`, their order;
         `mean` and `std` of the normalisation, 0 and 1 without; `steps`, the resizing and cropping
         before it, with the names and arguments of mmcv and mmpretrain, or `Fit`, which scales the
         image to fit into the fixed input and pads it with zeros on the right and at the bottom
-        after normalisation; `divisor`, to a multiple of which the graph pads its input.
+        after normalisation.
 
     Raises:
         ExportError: If the test pipeline changes the image in a step that is not supported.
@@ -43,7 +43,10 @@ def describe(
     load, *others = inference_steps(cfg)
     steps = [_read_step(step) for step in others[:-1]]  # The last one packs the results.
     if shape and graph.task != 'classification':
-        steps = [dict(type='Fit', shape=shape, interpolation='bilinear', backend='cv2')]
+        resize = next((step for step in steps if step['type'] == 'Resize'), _STEPS['Resize'])
+        if steps != [dict(resize, scale=shape[::-1], keep_ratio=False)]:
+            fields = {name: resize[name] for name in ('interpolation', 'backend')}
+            steps = [dict(type='Fit', shape=shape, **fields)]
     # mmcv loads BGR, and each of these reverses the channels.
     to_rgb = any(preprocessor.get(name) for name in ('bgr_to_rgb', 'to_rgb', 'rgb_to_bgr'))
     color = color_type(load)
@@ -58,7 +61,6 @@ def describe(
         mean=preprocessor.get('mean') or [0.0],
         std=preprocessor.get('std') or [1.0],
         steps=steps,
-        divisor=preprocessor.get('pad_size_divisor', 1),
     )
 
 
@@ -69,10 +71,13 @@ def color_type(step: Entry) -> str | None:
         step: The first step of a pipeline.
 
     Returns:
-        None if the step is not mmcv's `LoadImageFromFile` with OpenCV or Pillow.
+        None if the step is not mmcv's `LoadImageFromFile` with OpenCV or Pillow, or it converts to
+        float32, after which resizing does not round.
     """
     backend = step.settings.get('imdecode_backend', 'cv2')
     if step.kind is not LoadImageFromFile or backend not in ('cv2', 'pillow'):
+        return None
+    if step.settings.get('to_float32'):
         return None
     return str(step.settings.get('color_type', 'color'))
 

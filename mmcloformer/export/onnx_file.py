@@ -24,6 +24,8 @@ OPSETS = {18: (8, '1.15'), 19: (9, '1.16'), 20: (9, '1.17'), 21: (10, '1.18')}
 DEFAULT_OPSET = 20
 # The lowest torch on which the tests of the export have passed.
 LOWEST_TORCH = '2.11'
+# torch.export treats a map of height or width 1 as fixed. The largest stride is 128, in detectors.
+_LEAST_EXAMPLE = 256
 op: Any = opset18  # onnxscript types its operators for eager calls only.
 
 # Maximum size of the attention scores that are computed at once. onnxruntime stores all scores:
@@ -69,7 +71,8 @@ def export_onnx(
     Args:
         graph: Graph from `make_graph`.
         path: File to write.
-        shape: Height and width of the input in pixels; with `dynamic`, of the example input.
+        shape: Height and width of the input in pixels; with `dynamic`, of the example input, which
+            is at least `_LEAST_EXAMPLE` high and wide.
         dynamic: Let height and width vary, and the batch size if the graph allows it.
         metadata: Entries for the file's `metadata_props`; each value is stored as JSON. The lowest
             `onnxruntime` that runs the file is added.
@@ -82,7 +85,8 @@ def export_onnx(
     axes = {2: free, 3: free} | ({0: free} if graph.batched else {})
     # torch.export treats an axis of length 1 in the example as fixed.
     batch = 2 if dynamic and graph.batched else 1
-    images = torch.zeros(batch, graph.in_channels, *shape)
+    sides = [max(side, _LEAST_EXAMPLE) for side in shape] if dynamic else shape
+    images = torch.zeros(batch, graph.in_channels, *sides)
     with torch.no_grad(), warnings.catch_warnings():
         # torchvision uses functions that torch has deprecated.
         warnings.simplefilter('ignore', FutureWarning)

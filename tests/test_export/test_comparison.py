@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mmcloformer.export.comparison import Report, Tolerance, _compare
+from mmcloformer.export.comparison import Cut, Report, Tolerance, _compare
 
 
 def instances(boxes, scores, labels):
@@ -13,8 +13,8 @@ def instances(boxes, scores, labels):
 BOX, OTHER = [0, 0, 10, 10], [20, 20, 40, 40]
 
 
-def compare(expected, found):
-    return _compare(expected, found, Tolerance(), Report())
+def compare(expected, found, max_per_img=-1):
+    return _compare(expected, found, Tolerance(), Report(), Cut(0.05, max_per_img))
 
 
 def test_order_does_not_matter_among_equals():
@@ -43,6 +43,15 @@ def test_instances_that_disagree(found):
 def test_the_weakest_may_fall_short():
     expected = instances([BOX, OTHER], [0.9, 0.0505], [0, 1])
     assert compare(expected, instances([BOX], [0.9], [0])) == ''
+
+
+def test_only_a_full_list_was_cut_off_at_its_lowest_score():
+    one, other = instances([BOX], [0.9], [0]), instances([OTHER], [0.9], [1])
+    assert '2 instances are in one result only' in compare(one, other)
+    expected = instances([BOX, OTHER], [0.9, 0.6], [0, 1])
+    found = instances([BOX, [50, 50, 60, 60]], [0.9, 0.6], [0, 0])
+    assert compare(expected, found, 2) == ''
+    assert '2 instances' in compare(expected, found, 3)
 
 
 def test_masks():

@@ -74,6 +74,7 @@ NMS = dict(type='nms', iou_threshold=0.5)
         ('detector', {'test_cfg.nms_pre': -1}),
         ('detector', {'test_cfg.nms': dict(NMS, class_agnostic=True, split_thr=10_000)}),
         ('detector', {'bbox_head.bbox_coder.clip_border': False}),
+        ('detector', {'bbox_head.bbox_coder': dict(_delete_=True, type='TBLRBBoxCoder')}),
         ('detector', {'data_preprocessor': dict(pad_size_divisor=96, pad_value=3)}),
         ('faster-rcnn', {'test_cfg.rpn.nms_pre': 0, 'test_cfg.rcnn.max_per_img': 0}),
         ('faster-rcnn', {'roi_head.bbox_head.bbox_coder.clip_border': False}),
@@ -109,6 +110,10 @@ def test_an_image_without_proposals(kind):
     ('kind', 'changes', 'words'),
     [
         ('detector', {'test_cfg.nms.max_num': 5}, "'max_num': 5"),
+        ('detector', {'test_cfg.nms': dict(NMS, class_agnostic=True, split_thr=10)}, 'split_thr'),
+        ('faster-rcnn', {'test_cfg.rpn.nms.type': 'soft_nms'}, r'test_cfg\.rpn\.nms.*soft_nms'),
+        ('detector', {'test_cfg.min_bbox_size': 40}, 'min_bbox_size'),
+        ('faster-rcnn', {'roi_head.bbox_head.with_reg': False}, 'with_reg'),
         ('detector', {'bbox_head.bbox_coder.type': 'LegacyDeltaXYWHBBoxCoder'}, 'LegacyDelta'),
         ('faster-rcnn', {'roi_head.bbox_head.loss_cls': dict(
             _delete_=True, type='SeesawLoss', num_classes=4)}, 'SeesawLoss'),
@@ -123,7 +128,7 @@ def test_options_that_the_graph_does_not_follow(kind, changes, words):
     cfg = config_of(kind)
     cfg.merge_from_dict({f'model.{field}': value for field, value in changes.items()})
     with pytest.raises(ExportError, match=words):
-        make_graph(tiny_model(cfg))(torch.zeros(1, 3, 64, 64))
+        make_graph(tiny_model(cfg))
 
 
 def predict_mask_itself(self, x, metas, results, rescale=False):
@@ -160,6 +165,17 @@ def test_file_computes_the_same_at_any_size(exported, tiny, kind):
                 np.testing.assert_allclose(a, b, atol=1e-2)
             else:
                 np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.parametrize('kind', ['backbone', 'detector'])
+def test_the_example_of_a_free_size_may_be_small(tiny, tmp_path, kind):
+    graph = make_graph(tiny_model(tiny_config(NAMES['detector'])).backbone)
+    graph = graph if kind == 'backbone' else tiny(kind)[2]
+    export_onnx(graph, tmp_path / 'small.onnx', (8, 16), dynamic=True)
+    session = onnxruntime.InferenceSession(tmp_path / 'small.onnx')
+    images = torch.randn(1, 3, 96, 160)
+    for found, expected in zip(session.run(None, {'images': images.numpy()}), graph(images)):
+        torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_batches(exported):
@@ -216,9 +232,8 @@ def test_unsupported_models_are_refused():
         make_graph(tiny_model(cfg))
     cfg = tiny_config(NAMES['detector'])
     cfg.model.test_cfg.nms = dict(type='soft_nms', iou_threshold=0.5)
-    graph = make_graph(tiny_model(cfg))
     with pytest.raises(ExportError, match='soft_nms'):
-        graph(torch.randn(1, 3, 64, 64))
+        make_graph(tiny_model(cfg))
 
 
 @pytest.mark.parametrize('given', [dict(thr=0.4), dict(topk=2)])
@@ -231,6 +246,15 @@ def test_multi_label_heads(images, given):
     report = compare(InTorch(graph, (64, 64)), model, graph, cfg, images, Tolerance())
     assert report.disagreements == []
     assert graph.multi_label == given
+
+
+def test_a_classifier_pads_its_images(images):
+    cfg = tiny_config(NAMES['classifier'])
+    cfg.data_preprocessor.pad_size_divisor = 48
+    model = tiny_model(cfg)
+    graph = make_graph(model)
+    report = compare(InTorch(graph, (64, 64)), model, graph, cfg, images, Tolerance())
+    assert report.disagreements == []
 
 
 def predict_itself(self, scores, samples):

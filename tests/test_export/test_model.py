@@ -13,13 +13,19 @@ def test_description_of_every_task(tiny):
     assert about['task'] == 'detection'
     assert about['channels'] == 'RGB'
     assert about['mean'] == [123.675, 116.28, 103.53]
-    assert about['divisor'] == 32
     assert about['multi_label'] is None
     resize = dict(type='Resize', scale=(128, 128), keep_ratio=True)
     assert about['steps'] == [resize | dict(interpolation='bilinear', backend='cv2')]
     # A fixed size that the images have to fit into takes the place of the config's.
     (fit,) = describe(cfg, graph, ('a',), (64, 96))['steps']
     assert (fit['type'], fit['shape']) == ('Fit', (64, 96))
+    # The config's own step, where that makes this size.
+    cfg = tiny_config(NAMES['detector'])
+    own = dict(type='Resize', scale=(96, 64), keep_ratio=False, interpolation='bicubic')
+    cfg.test_dataloader.dataset.pipeline[1] = own
+    assert describe(cfg, graph, ('a',), (64, 96))['steps'] == [own | dict(backend='cv2')]
+    (fit,) = describe(cfg, graph, ('a',), (96, 64))['steps']
+    assert (fit['type'], fit['interpolation']) == ('Fit', 'bicubic')
     cfg, _, graph = tiny('classifier')
     (step,) = describe(cfg, graph, ('a',), (64, 64))['steps']
     assert (step['scale'], step['interpolation']) == ((64, 64), 'bicubic')

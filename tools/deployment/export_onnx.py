@@ -101,7 +101,7 @@ def export(
         print(f'  {name}: {value:.2g}')
     if report.instances == 0:
         print(
-            '  none: neither found an object in these images; set --verify to a directory of '
+            '  none: there is no object that both found; set --verify to a directory of '
             'images with objects of the classes'
         )
     if report.disagreements:

@@ -68,7 +68,7 @@ class Model:
         if self.metadata['color_type'] not in READ_FLAGS:
             sys.exit(
                 f'error: {path} was exported from a config that loads images with another class '
-                f'than LoadImageFromFile, which this script cannot do'
+                f'than LoadImageFromFile, or as float32, which this script cannot do'
             )
 
     def __call__(self, image: Pixels) -> Fields:
@@ -88,11 +88,13 @@ class Model:
             shares = (counts / counts.sum()).tolist()
             return dict(shares=dict(zip(named(labels, self.names), shares)), class_map=found)
         factors = np.array([width / columns, height / rows] * 2, np.float32)
-        boxes = (outputs['boxes'] * factors).clip(0, [width, height] * 2)
+        boxes = outputs['boxes'] * factors
+        is_padded = any(step['type'] == 'Fit' for step in self.metadata['steps'])
+        shown = boxes.clip(0, [width, height] * 2) if is_padded else boxes
         result = dict(
             labels=outputs['labels'].tolist(),
             scores=outputs['scores'].tolist(),
-            bboxes=boxes.tolist(),
+            bboxes=shown.tolist(),
             names=named(outputs['labels'], self.names),
         )
         if 'masks' in outputs:
