@@ -17,9 +17,13 @@ from torch import Tensor
 
 from ..errors import CheckpointError, join_first
 from ..models.state_dict import STATE_DICT_KEYS, find_state_dict
-from .unpickling import Unpickler, find_stand_ins
+from .unpickling import StandIn, Unpickler, find_stand_ins
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+
+
+class _DeviceError(Exception):
+    """Tensors cannot be put on their device."""
 
 
 def read_checkpoint(
@@ -45,6 +49,8 @@ def read_checkpoint(
     """
     if isinstance(source, (str, Path)):
         path = Path(source).expanduser()
+        if path.is_dir():
+            raise CheckpointError(f'checkpoint {path} is a folder; name a file in it')
         if not path.is_file():
             raise CheckpointError(f'checkpoint {path} does not exist')
         with path.open('rb') as file:
@@ -52,6 +58,12 @@ def read_checkpoint(
     name = name or getattr(source, 'name', 'in memory')
     try:
         content = _read(source, map_location)
+    except _DeviceError as error:
+        raise CheckpointError(
+            f"checkpoint {name} cannot be loaded: {error}; with map_location='cpu' it can"
+        ) from error
+    except MemoryError:
+        raise
     except Exception as error:  # A damaged file can raise any error.
         reason = str(error) or type(error).__name__
         raise CheckpointError(
@@ -59,6 +71,8 @@ def read_checkpoint(
             f'an earlier one of the same run, or delete it and download it again. '
             f'({reason.splitlines()[0]})'
         ) from error
+    if strict and isinstance(content, dict):
+        _drop_stand_ins(content.get('param_schedulers'))
     key, checked = ('', content) if strict else _find_weights(content)
     found = [f'{path or "it"} is {value!r}' for path, value in find_stand_ins(checked, key)]
     if found:
@@ -70,6 +84,18 @@ def read_checkpoint(
             f'run code from the file. {advice}.'
         )
     return content
+
+
+def _drop_stand_ins(schedulers: Any) -> None:
+    """Drop objects from the states of schedulers, such as the `anneal_func` of OneCycleLR.
+
+    A resumed scheduler keeps its own in their place, as built from the config.
+    """
+    for group in schedulers.values() if isinstance(schedulers, dict) else [schedulers]:
+        for state in group if isinstance(group, list) else ():
+            if isinstance(state, dict):
+                for name in [key for key, value in state.items() if isinstance(value, StandIn)]:
+                    del state[name]
 
 
 def _find_weights(content: Any) -> tuple[str, Any]:
@@ -88,7 +114,8 @@ def _read(file: BinaryIO, map_location: Any) -> Any:
     file.seek(0)
     if start[8:] == b'{':
         device = map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
-        return {key: value.to(device) for key, value in safetensors.torch.load(file.read()).items()}
+        weights = safetensors.torch.load(file.read())
+        return {key: _move(value, device) for key, value in weights.items()}
     storages = _Storages(size, map_location)
     return (_read_zip if start.startswith(b'PK') else _read_legacy)(file, storages)
 
@@ -136,7 +163,16 @@ class _Storages:
             where = device
         if isinstance(where, Mapping):
             where = where.get(device, device)
-        return flat.to(device if where is None else where)
+        return _move(flat, device if where is None else where)
+
+
+def _move(tensor: Tensor, device: Any) -> Tensor:
+    try:
+        return tensor.to(device)
+    # Whatever a missing driver, a device that is not there or full memory raises.
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().partition('\n')[0]
+        raise _DeviceError(f'its tensors cannot be put on {device} ({reason})') from error
 
 
 def _read_zip(file: BinaryIO, storages: _Storages) -> Any:

@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 from ..errors import CheckpointError
 from ..models.state_dict import get_state_dict
-from .convert import infer_arch
+from .convert import describe_classifier
 from .files import read_checkpoint
 from .saving import write_whole
 
@@ -21,7 +21,6 @@ SCHEME = 'mmcloformer://'
 FOLDER = Path(__file__).parents[1] / 'weights'
 INDEX = 'index.json'
 _META = 'mmcloformer'  # The entry of the safetensors header that holds the metadata.
-_HEAD = 'head.fc.weight'
 
 
 def publish(
@@ -59,21 +58,17 @@ def publish(
         raise CheckpointError(f'{path} exists; remove it or choose another name')
     loaded = read_checkpoint(checkpoint)
     state_dict = get_state_dict(loaded, str(checkpoint))
-    if _HEAD not in state_dict:
-        raise CheckpointError(
-            f'{checkpoint} is not a classifier: it has no {_HEAD!r}. Give a checkpoint of '
-            'tools/train.py with a classification config'
-        )
-    num_classes = state_dict[_HEAD].shape[0]
+    meta = describe_classifier(state_dict)
+    num_classes = meta['num_classes']
     if classes is None:
-        meta = loaded.get('meta') if isinstance(loaded, dict) else None
-        classes = ((meta or {}).get('dataset_meta') or {}).get('classes') or []
+        saved = loaded.get('meta') if isinstance(loaded, dict) else None
+        classes = ((saved or {}).get('dataset_meta') or {}).get('classes') or []
     if len(classes) != num_classes:
         raise CheckpointError(
             f'{checkpoint} has {num_classes} classes and there are {len(classes)} class names: '
             'give a file with one name per line with --classes'
         )
-    meta = dict(arch=infer_arch(state_dict), num_classes=num_classes, classes=list(classes))
+    meta['classes'] = list(classes)
     weights = {
         key: (value.half() if value.is_floating_point() else value).contiguous()
         for key, value in state_dict.items()

@@ -168,6 +168,11 @@ def _encode(text: str, _: str) -> bytes:
     return text.encode('latin1')
 
 
+def _plain_dict(content: Any = None, *_: Any) -> dict[Any, Any]:
+    """Return a dict for one of a subclass; the factory of a defaultdict is left out."""
+    return dict(content) if isinstance(content, dict) else {}
+
+
 # Pickles of protocol 2 have the names of Python 2. `bytes` takes no number, which a file could
 # give and which would be the size of an object in memory.
 _BUILTINS = dict(set=set, frozenset=frozenset, complex=complex, bytes=lambda: b'')
@@ -176,6 +181,8 @@ _REBUILT: dict[str, Any] = {
     'collections.Counter': Counter,
     **{f'builtins.{name}': function for name, function in _BUILTINS.items()},
     **{f'__builtin__.{name}': function for name, function in _BUILTINS.items()},
+    'collections.defaultdict': _plain_dict,
+    'mmengine.config.config.ConfigDict': _plain_dict,
     '_codecs.encode': _encode,
     'torch.Size': torch.Size,
     'torch.device': torch.device,

@@ -37,7 +37,7 @@ def widen_checkpoint(
         A checkpoint with `state_dict`, and `meta` with the arch and the number of classes.
 
     Raises:
-        CheckpointError: If the weights are not those of a classifier, or `arch` is not wider.
+        CheckpointError: If the weights are not those of a classifier, or `arch` is narrower.
         ConfigError: If `arch` is no variant of CloFormer.
     """
     meta = describe_classifier(state_dict)

@@ -46,7 +46,7 @@ class WholeFilesBackend(LocalBackend):
             ) from error
         # A run that was resumed from another folder does not remove the best checkpoint there.
         for old in map(Path, self.outdated):
-            if old != path and old.parent.resolve() == path.parent.resolve():
+            if old.parent.resolve() == path.parent.resolve() and old.name != path.name:
                 old.unlink(missing_ok=True)
         self.outdated.clear()
 

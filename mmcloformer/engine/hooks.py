@@ -72,15 +72,19 @@ class FiniteLossHook(Hook):
         )
 
 
+def scheduler_groups(runner: Runner) -> list[list[Any]]:
+    """Return the schedulers of each optimizer."""
+    schedulers = runner.param_schedulers or []
+    return [*schedulers.values()] if isinstance(schedulers, dict) else [schedulers]
+
+
 @HOOKS.register_module()
 class WarmUpHook(Hook):
     """Warn of a warm-up that is longer than the training."""
 
     def before_train(self, runner: Runner) -> None:
         """Log a warning for each such scheduler."""
-        schedulers = runner.param_schedulers or []
-        several = schedulers.values() if isinstance(schedulers, dict) else [schedulers]
-        for each in several:
+        for each in scheduler_groups(runner):
             for warning in render(late_warmups(each, runner.max_epochs, runner.max_iters)):
                 runner.logger.warning(warning)
 
@@ -125,13 +129,15 @@ class TimeLimitHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Start the clock."""
-        saving = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
-        self.interval = max((hook.interval for hook in saving if hook.by_epoch), default=1)
         self.start = self.last_stop = time.monotonic()
 
     def after_train_epoch(self, runner: Runner, metrics: Any = None) -> None:
         """Stop if the time to the next checkpoint, as long as any so far, exceeds the limit."""
-        if not self.every_n_epochs(runner, self.interval):
+        saving = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
+        if not any(
+            hook.by_epoch and self.every_n_epochs(runner, hook.interval, hook.save_begin)
+            for hook in saving
+        ):
             return
         now = time.monotonic()
         self.longest = max(self.longest, now - self.last_stop)

@@ -16,6 +16,10 @@ from mmengine.runner import Runner
 
 from ..config import ConfigView
 
+_VISUALIZERS = dict(
+    mmdet='DetLocalVisualizer', mmseg='SegLocalVisualizer', mmpretrain='UniversalVisualizer'
+)
+
 
 @HOOKS.register_module()
 class PicturesHook(Hook):
@@ -91,10 +95,11 @@ def draw_predictions(cfg: Config, folder: str) -> None:
     """
     host = ConfigView(cfg).require_host()
     theirs = (cfg.get('default_hooks') or {}).get('visualization') or {}
+    if cfg.get('visualizer') is None:
+        cfg.visualizer = dict(type=_VISUALIZERS[host])
     names = dict(score_thr='pred_score_thr', backend_args='backend_args')
-    if (
-        host == 'mmpretrain'
-    ):  # Its hook gives the arguments that it does not have to the visualizer.
+    # mmpretrain's hook gives the arguments that it does not have to the visualizer.
+    if host == 'mmpretrain':
         own = ('type', '_scope_', 'priority', 'enable', 'interval', 'show', 'out_dir')
         names = {name: name for name in theirs if name not in own}
     settings = {ours: theirs[name] for name, ours in names.items() if name in theirs}

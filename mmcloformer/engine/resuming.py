@@ -12,6 +12,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
 from ..errors import CheckpointError
+from .hooks import scheduler_groups
 
 # Fields of a config whose state a resumed run takes from the checkpoint.
 _RESTORED = ('optim_wrapper', 'param_scheduler')
@@ -41,11 +42,17 @@ def resume_from_last_whole(cfg: Config) -> str | None:
 
     # mmengine drops a hook that is None.
     hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-    own = re.sub(r'{.*?}', '*', hook.get('filename_tmpl') or '')
-    patterns = {'epoch_*.pth', 'iter_*.pth', own}
+    templates = ('epoch_{}.pth', 'iter_{}.pth', hook.get('filename_tmpl') or 'epoch_{}.pth')
+    pattern = re.compile('|'.join(map(_number_pattern, templates)))
     folders = {work_dir, Path(named).parent if named else work_dir}
+    if hook.get('out_dir'):
+        folders.add(Path(hook['out_dir'], work_dir.name))
     files = {
-        file for folder in folders for pattern in patterns - {''} for file in folder.glob(pattern)
+        file
+        for folder in folders
+        if folder.is_dir()
+        for file in folder.iterdir()
+        if pattern.fullmatch(file.name)
     }
     latest_first = sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True)
     whole = next((file for file in latest_first if _is_usable(file)), None)
@@ -59,6 +66,11 @@ def resume_from_last_whole(cfg: Config) -> str | None:
         return f'{problem}{damaged}: training starts from the beginning'
     cfg.resume, cfg.load_from = True, str(whole)
     return f'{problem}: resuming from {whole}, the latest complete one'
+
+
+def _number_pattern(template: str) -> str:
+    """Return a regular expression for the names that a `filename_tmpl` gives."""
+    return r'\d+'.join(map(re.escape, re.split(r'{.*?}', template)))
 
 
 def _is_usable(checkpoint: str | Path) -> bool:
@@ -200,12 +212,14 @@ class MissedValidationHook(Hook):
             if scores := runner.message_hub.log_scalars.get(f'val/{hook.monitor}'):
                 for score in scores.data[0]:
                     hook.after_val_epoch(runner, {hook.monitor: score})
-        schedulers = runner.param_schedulers or []
-        several = schedulers.values() if isinstance(schedulers, dict) else [schedulers]
         needs_validation = (
             stopping
             or any(getattr(hook, 'save_best', None) for hook in runner.hooks)
-            or any(getattr(each, 'need_val_args', False) for group in several for each in group)
+            or any(
+                getattr(each, 'need_val_args', False)
+                for group in scheduler_groups(runner)
+                for each in group
+            )
         )
         if needs_validation and not self.is_validated and _is_validation_due(loop):
             runner.logger.info('the checkpoint was saved before its validation, which comes first')

@@ -24,6 +24,7 @@ _CONVERTER = tool_command('model_converters/convert_checkpoint.py')
 # DistributedDataParallel and mmengine's AveragedModel add `module`, torch.compile `_orig_mod`.
 _WRAPPERS = {'module', '_orig_mod'}
 _AVERAGING_COUNTERS = ('steps', 'n_averaged')
+_COUNTER = '.num_batches_tracked'
 _MAX_KEYS = 4  # in a message
 
 T = TypeVar('T')
@@ -183,7 +184,7 @@ def check_before_load(
         return
     _check_form(module, given)
     _check_complete(module, own, given)
-    new = [key for key in own if key not in given]
+    new = [key for key in own if key not in given and not key.endswith(_COUNTER)]
     norms = ', '.join(sorted({key.split('.')[0] for key in new}))
     print_log(
         f'{type(module).__name__}: loaded {len(own) - len(new)} of {len(own)} tensors'
@@ -234,7 +235,12 @@ def describe_differences(
     """
     allowed = set(optional)
     kinds = {
-        'missing': [key for key in own if key not in given and key not in allowed],
+        # BatchNorm fills in its counter, which torch did not save before 1.0.
+        'missing': [
+            key
+            for key in own
+            if key not in given and key not in allowed and not key.endswith(_COUNTER)
+        ],
         'unexpected': [key for key in given if key not in own and key not in allowed],
         'of another shape': [
             f'{key} {tuple(given[key].shape)} instead of {tuple(own[key].shape)}'

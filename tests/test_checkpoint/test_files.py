@@ -110,11 +110,21 @@ def test_a_file_cut_short_is_called_damaged(tmp_path, kind):
                 read(str(path))
 
 
+@pytest.mark.parametrize('kind', ['zip', 'safetensors'])
+def test_a_device_that_is_not_there(tmp_path, kind):
+    path = tmp_path / 'weights.pth'
+    weights = dict(weight=torch.arange(3.0))
+    save_file(weights, path) if kind == 'safetensors' else torch.save(weights, path)
+    with pytest.raises(CheckpointError, match=r"cannot be put on xla:0 \(.*map_location='cpu'"):
+        read_checkpoint(path, 'xla:0')
+
+
 def test_noise_a_folder_and_nothing(tmp_path):
     noise = tmp_path / 'noise.pth'
     noise.write_bytes(np.random.default_rng(0).bytes(5000))
     with pytest.raises(CheckpointError, match='damaged'):
         read_checkpoint(noise)
-    for absent in (tmp_path, tmp_path / 'absent.pth'):
-        with pytest.raises(CheckpointError, match='does not exist'):
-            read_checkpoint(absent)
+    with pytest.raises(CheckpointError, match='does not exist'):
+        read_checkpoint(tmp_path / 'absent.pth')
+    with pytest.raises(CheckpointError, match='is a folder; name a file in it'):
+        read_checkpoint(tmp_path)

@@ -19,6 +19,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from torch import nn
 
@@ -84,7 +85,6 @@ OTHERS = dict(
     time=datetime.datetime(2020, 1, 1),
     partial=functools.partial(print, 1),
     deque=collections.deque([1], maxlen=3),
-    default=collections.defaultdict(list, a=[1]),
     simple=SimpleNamespace(a=1),
     function=nn.functional.relu,
     kind=nn.Linear,
@@ -130,6 +130,15 @@ def test_a_class_need_not_exist(tmp_path, monkeypatch):
         torch.save(dict(model=plain(), config=module.Node(a=1)), path)
     assert repr(read_checkpoint(path)['config']) == 'an object of absent.Node'
     assert 'absent' not in sys.modules
+
+
+def test_dicts_of_other_classes_become_plain(tmp_path):
+    path = tmp_path / 'file.pth'
+    counted = collections.defaultdict(list, a=[1])
+    torch.save([ConfigDict(a=dict(b=1)), counted, collections.defaultdict(Call)], path)
+    nested, listed, empty = read_checkpoint(path, strict=True)
+    assert (nested, listed, empty) == (dict(a=dict(b=1)), dict(a=[1]), {})
+    assert {type(each) for each in (nested, nested['a'], listed, empty)} == {dict}
 
 
 def test_plain_objects_stay(tmp_path):

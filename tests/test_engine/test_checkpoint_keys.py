@@ -141,7 +141,7 @@ def test_test_time_augmentation_by_the_real_runner(tmp_path, config, tta):
         nn.init.constant_(parameter, 0.5)
     state_dict = model.state_dict()
     torch.save(dict(state_dict=state_dict), tmp_path / 'whole.pth')
-    state_dict.popitem()
+    state_dict.popitem(last=False)
     torch.save(dict(state_dict=state_dict), tmp_path / 'partial.pth')
     tta_cfg = dict(tta_cfg=dict(nms=dict(type='nms'))) if tta == 'DetTTAModel' else {}
     settings = dict(cfg.model)

@@ -56,11 +56,17 @@ def test_infinite_weights_after_a_finite_loss_are_not_saved(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('minutes', 'interval', 'epochs'), [(0, 1, 1), (None, 1, 3), (60, 1, 3), (0, 2, 2)]
+    ('minutes', 'checkpoint', 'epochs'),
+    [
+        (0, dict(interval=1), 1),
+        (None, dict(interval=1), 3),
+        (60, dict(interval=1), 3),
+        (0, dict(interval=2), 2),
+        (0, dict(interval=1, save_begin=2), 2),
+    ],
 )
-def test_a_time_limit_ends_a_training_with_a_checkpoint(tmp_path, minutes, interval, epochs):
+def test_a_time_limit_ends_a_training_with_a_checkpoint(tmp_path, minutes, checkpoint, epochs):
     hooks = [dict(type='TimeLimitHook', minutes=minutes), dict(type='FiniteLossHook')]
-    checkpoint = dict(interval=interval)
     runner = toy_runner(tmp_path, custom_hooks=hooks, epochs=3, checkpoint=checkpoint)
     runner.train()
     assert runner.epoch == epochs

@@ -111,6 +111,23 @@ def test_names_that_the_config_gives_them(work_dir, template, name):
     assert resume(work_dir, default_hooks=hooks)[0].load_from == str(work_dir / f'ckpt_{name}.pth')
 
 
+def test_published_weights_are_not_resumed(work_dir):
+    (work_dir / LAST).rename(work_dir / 'epoch_3-8c1636d0.pth')
+    assert resume(work_dir)[0].load_from == str(work_dir / 'epoch_2.pth')
+
+
+def test_the_configs_folder_for_checkpoints(work_dir, tmp_path_factory):
+    """Killed while it wrote the name of the last one."""
+    out_dir = tmp_path_factory.mktemp('checkpoints')
+    (out_dir / work_dir.name).mkdir()
+    for file in work_dir.glob('*.pth'):
+        file.rename(out_dir / work_dir.name / file.name)
+    (work_dir / 'last_checkpoint').write_text('')
+    hooks = dict(checkpoint=dict(out_dir=str(out_dir)))
+    found = resume(work_dir, default_hooks=hooks)[0].load_from
+    assert found == str(out_dir / work_dir.name / LAST)
+
+
 @pytest.mark.parametrize(
     'hooks',
     [None, {}, dict(checkpoint=None), dict(logger=None), dict(checkpoint=dict(filename_tmpl=None))],
@@ -167,6 +184,15 @@ def test_a_checkpoint_of_the_run_is_resumed_silently(run):
     assert all(map(torch.equal, runner.model.parameters(), plain.model.parameters()))
     # What another hook loads later is not checked.
     runner.load_checkpoint(str(without(run, 'optimizer')))
+
+
+def test_a_schedule_with_a_function_keeps_its_own(tmp_path):
+    schedule = dict(type='OneCycleLR', eta_max=0.1, total_steps=6, by_epoch=False)
+    train(tmp_path, epochs=3, param_scheduler=schedule)
+    runner, warnings = resume_run(tmp_path / 'epoch_1.pth', tmp_path, param_scheduler=schedule)
+    assert (runner.epoch, warnings) == (3, '')
+    whole = read_checkpoint(tmp_path / LAST)['state_dict']
+    assert all(torch.equal(whole[key], value) for key, value in runner.model.state_dict().items())
 
 
 def test_what_the_host_saves_as_the_best_is_refused(tmp_path):

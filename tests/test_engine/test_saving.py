@@ -228,6 +228,15 @@ def test_removals_wait_for_the_next_complete_file(tmp_path):
     assert (other / 'best.pth').is_file()
 
 
+def test_a_file_is_not_outdated_under_another_name_of_its_folder(tmp_path):
+    (tmp_path / 'real').mkdir()
+    (tmp_path / 'link').symlink_to('real')
+    backend = WholeFilesBackend([])
+    backend.remove(str(tmp_path / 'real/best.pth'))
+    backend.put(b'new', str(tmp_path / 'link/best.pth'))
+    assert (tmp_path / 'real/best.pth').read_bytes() == b'new'
+
+
 @pytest.mark.parametrize(
     ('name', 'resume'), [('epoch_1.pth', False), ('best_acc_epoch_9.pth', False), ('iter_7.pth', 1)]
 )

@@ -257,3 +257,12 @@ def test_keys_differ_by_wrappers_only():
             match_keys(dict.fromkeys(given), wanted)
         with pytest.raises(CheckpointError, match='two models'):
             get_state_dict(dict.fromkeys(given, torch.ones(1)), 'a file')
+
+
+def test_the_counters_of_batch_norms_may_be_missing():
+    """As in weights of torch 0.4, and of exporters that leave out what inference does not need."""
+    source, target = randomized(), randomized()
+    weights = {key: value for key, value in source.state_dict().items() if 'num_batches' not in key}
+    target.load_state_dict(weights)
+    found = target.state_dict()
+    assert all(torch.equal(found[key], value) for key, value in weights.items())
