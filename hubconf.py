@@ -7,21 +7,21 @@ from mmcloformer.errors import ConfigError as _ConfigError
 
 dependencies = ['torch', 'mmengine', 'mmcv']
 
-_WEIGHTS = {'xxs': 'mmcloformer://cloformer_xxs_tiny-imagenet'}
+_WEIGHTS = {arch: f'mmcloformer://cloformer_{arch}_tiny-imagenet' for arch in ('xxs', 'xs')}
 
 
 def cloformer_xxs(pretrained: bool = False, **kwargs: Any) -> _CloFormer:
     """Build CloFormer-XXS, a pyramid backbone.
 
     Args:
-        pretrained: Whether to load the weights trained on Tiny ImageNet (docs/tiny-imagenet.md).
+        pretrained: Whether to load the weights of the package (mmcloformer/weights/README.md).
         **kwargs: Further arguments of `mmcloformer.CloFormer`, such as `out_indices`.
     """
     return _build('xxs', pretrained, kwargs)
 
 
 def cloformer_xs(pretrained: bool = False, **kwargs: Any) -> _CloFormer:
-    """Build CloFormer-XS, for which there are no weights; arguments as for `cloformer_xxs`."""
+    """Build CloFormer-XS; arguments as for `cloformer_xxs`."""
     return _build('xs', pretrained, kwargs)
 
 
@@ -37,7 +37,8 @@ def _build(arch: str, pretrained: bool, kwargs: dict[str, Any]) -> _CloFormer:
                 f'there are no weights for cloformer_{arch}, only for '
                 f'{", ".join(f"cloformer_{name}" for name in _WEIGHTS)}; use pretrained=False'
             )
-        kwargs.setdefault('init_cfg', dict(type='Pretrained', checkpoint=_WEIGHTS[arch]))
+        kwargs = dict(kwargs, init_cfg=dict(type='Pretrained', checkpoint=_WEIGHTS[arch]))
     backbone = _CloFormer(arch, **kwargs)
-    backbone.init_weights()
+    if backbone.init_cfg:
+        backbone.init_weights()
     return backbone

@@ -19,6 +19,8 @@ from mmcloformer.config import ConfigView
 from mmcloformer.engine.resuming import resume_from_last_whole
 from mmcloformer.errors import UserError
 
+_NEEDED = ('train_dataloader', 'train_cfg', 'optim_wrapper')
+
 
 def main() -> None:
     parser = base_parser(__doc__)
@@ -37,6 +39,9 @@ def main() -> None:
     )
     args = parser.parse_args()
     cfg = load_config(args)
+    lacks = [name for name in _NEEDED if cfg.get(name) is None]
+    if lacks and 'runner_type' not in cfg:
+        raise UserError(f'{args.config} is no config of a training: it has no {", ".join(lacks)}')
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')

@@ -13,6 +13,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import CheckpointLoader
 
 from ..checks.channels import backbone_channels, check_channels
+from ..checks.image import error_text
 from ..config import BACKENDS, ConfigView, Entry
 from ..errors import ConfigError
 from ..models.state_dict import check_whole_model
@@ -27,7 +28,8 @@ def read_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
         options: Fields to override, as from `--cfg-options`.
 
     Raises:
-        ConfigError: If the file or one of its bases does not exist, or as `apply_options`.
+        ConfigError: If the file or one of its bases does not exist or cannot be read, or as
+            `apply_options`.
     """
     if '::' not in str(path) and not Path(path).is_file():
         raise ConfigError(f'config {path} does not exist')
@@ -36,8 +38,9 @@ def read_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
             cfg = Config.fromstring(f'_base_ = {str(path)!r}', '.py')
         else:
             cfg = Config.fromfile(path)
-    except (AssertionError, FileNotFoundError, ValueError) as error:  # As mmengine's are for names.
-        raise ConfigError(f'config {path} cannot be read: {error}') from error
+    # What mmengine raises for names, endings, duplicate keys and errors in the file's code.
+    except (AssertionError, KeyError, NameError, OSError, SyntaxError, ValueError) as error:
+        raise ConfigError(f'config {path} cannot be read: {error_text(error)}') from error
     warnings = [] if '::' in str(path) else [*old_fields(cfg, path)]
     for warning in [*warnings, *apply_options(cfg, options or {})]:
         if os.environ.get('RANK', '0') == '0':

@@ -1,6 +1,7 @@
 """Finding the images to predict, and naming the files of their predictions."""
 
 import glob
+import mimetypes
 import os
 import re
 import tempfile
@@ -90,7 +91,11 @@ def _is_url(text: str) -> bool:
 
 def _url_name(url: str, *, whole: bool = False) -> str:
     """Return a file name for a URL: its last part, or all of it."""
-    part = url.split('://')[1] if whole else re.sub(r'[?#].*', '', url).split('/')[-1]
+    part = re.sub(r'[?#].*', '', url).split('/')[-1]
+    if not part.strip('.'):
+        return re.sub(r'\W+', '_', url.split('://')[1])
+    if whole:
+        part = url.split('://')[1]
     return re.sub(r'[^\w.-]+', '_', part)
 
 
@@ -135,6 +140,11 @@ def _require_new_files(
     images = {os.path.realpath(path) for path in local}
     folders = {os.path.realpath(os.path.dirname(path)) for path in local}
     for source in plan:
+        kind = mimetypes.guess_type(source.path)[0] or ''
+        if kind.startswith('video') and os.path.isfile(source.video):
+            raise UserError(
+                f'{source.video}, to be the folder of its frames, is a file: use another --out'
+            )
         for ending in endings:
             file = f'{source.stem}{ending}'
             real = os.path.realpath(file)

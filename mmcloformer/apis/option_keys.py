@@ -111,7 +111,7 @@ def _files(path: str) -> Iterator[str]:
     yield path
     for base in Config._get_base_files(path):
         inherited, scope = Config._get_cfg_path(base, path)
-        if scope is None:
+        if scope is None and os.path.isfile(inherited):  # Else with a variable such as fileDirname.
             yield from _files(inherited)
 
 

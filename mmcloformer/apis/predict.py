@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -226,7 +227,8 @@ def predict_source(
                 raise error or DataError(f'{source.path} cannot be read as a video')
     except DataError as found:
         yield source.stem, found
-    except (OSError, KeyError, ImportError) as found:  # Raised by the host's file backend.
+    # Raised by the host's file backend.
+    except (OSError, KeyError, ImportError, HTTPException) as found:
         yield source.stem, DataError(f'{source.path} cannot be opened: {error_text(found)}')
 
 

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from mmcv.ops import SyncBatchNorm
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import broadcast_object_list, init_dist, is_main_process
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
@@ -74,7 +74,9 @@ def replace_default_hook(cfg: Config, name: str, replacement: type[Hook]) -> Non
     host = replacement.__base__
     if cfg.get('default_hooks') is None:
         cfg.default_hooks = ConfigDict()
-    hook = cfg.default_hooks.setdefault(name, ConfigDict(type=host))
+    # As in mmengine's Runner.register_default_hooks.
+    settings = dict(interval=1) if host is CheckpointHook else {}
+    hook = cfg.default_hooks.setdefault(name, ConfigDict(settings, type=host))
     if isinstance(hook, dict) and ConfigView(cfg).resolve(hook, 'HOOKS') is host:
         hook['type'] = replacement.__name__
 

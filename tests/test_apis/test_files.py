@@ -1,6 +1,7 @@
 """Which files are predicted, and what their predictions are called."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -102,6 +103,8 @@ def test_videos_get_a_folder_of_their_own(folder):
     assert source.given
     found = {each.path: each.given for each in plan_files(['images'], 'out', ENDINGS, is_image)}
     assert found['images/notes.txt'] is False
+    with pytest.raises(UserError, match=r'clip\.mp4, to be the folder of its frames, is a file'):
+        plan_files(['images/clip.mp4'], 'images', ENDINGS, is_image)
 
 
 def test_urls():
@@ -111,6 +114,10 @@ def test_urls():
     assert {each.path: str(each.stem) for each in sources} == {
         urls[0]: 'out/photo', urls[1]: 'out/other'
     }  # fmt: skip
+    for url in ('http://a.org/image/?id=3', 'http://a.org/..'):
+        (source,) = plan_files([url], 'out', ENDINGS, lambda path: True)
+        assert source.stem.parent == source.video.parent == Path('out')
+        assert source.stem.name.startswith('a_org')
     stems = {each.stem for each in plan_files(same, 'out', ENDINGS, lambda path: True)}
     assert len(stems) == 3
 

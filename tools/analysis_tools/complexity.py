@@ -32,7 +32,7 @@ def main() -> None:
 
     results = {}
     for config in args.configs:
-        name = Path(config).stem
+        name = config if Path(config).stem in results else Path(config).stem
         result = measure(read_config(config, args.cfg_options), args.shape and tuple(args.shape))
         published = None if args.shape else PUBLISHED_GMACS.get(name)
         results[name] = {**asdict(result), 'published_gmacs': published}
