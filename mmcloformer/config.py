@@ -144,6 +144,16 @@ class ConfigView:
 
         return LoadAnnotations, LoadBiomedicalAnnotation, LoadDepthAnnotation
 
+    def loads_label_maps(self, step: Entry) -> bool:
+        """Return whether a step reads label maps, which mmdet's do if they say so."""
+        if not step.is_a(*self.annotation_loaders):
+            return False
+        if self.host != 'mmdet':
+            return True
+        from mmdet.datasets.transforms import LoadPanopticAnnotations
+
+        return bool(step.settings.get('with_seg', step.is_a(LoadPanopticAnnotations)))
+
     def require_host(self) -> str:
         """Return the host.
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from mmcv.transforms import LoadImageFromFile, RandomGrayscale
 from mmengine.config import Config
@@ -12,6 +13,7 @@ from mmengine.registry import MODELS
 from ..config import ConfigView, Entry, are_in_hosts
 from ..errors import ConfigError
 from ..models import CloFormer
+from .image import error_text
 from .problem import Problem, render
 
 # Steps of the hosts, besides mmcv's, that change the number of channels.
@@ -54,11 +56,14 @@ def channel_problems(view: ConfigView, splits: Sequence[str] = ()) -> Iterator[P
 def first_image_problems(view: ConfigView, field: str, dataset: BaseDataset) -> Iterator[Problem]:
     """Load the first image of a data set as training does, and compare its number of channels.
 
-    This finds what `channel_problems` cannot know, such as the bands of a TIFF file.
+    This finds steps that fail, and what `channel_problems` cannot know, such as the bands of a TIFF
+    file.
     """
     try:
-        image = dataset[0]['inputs']
-    except Exception:  # Any error of the host; examining the sample reports it.
+        image = dataset[0].get('inputs')
+    except Exception as error:  # Any error of the host's steps, or of the user's.
+        found = f'a step fails on the first sample, whose file is good ({error_text(error)})'
+        yield Problem(f'{field}.pipeline', found, 'correct its steps')
         return
     if getattr(image, 'ndim', 0) == 3:
         yield from _disagreements(view, f'{field}.pipeline', len(image))
@@ -81,7 +86,7 @@ def _disagreements(view: ConfigView, where: str, loaded: int | None) -> Iterator
     settings, field = preprocessor.settings, preprocessor.field
     off = dict.fromkeys(('mean', 'std')) | dict.fromkeys(_CONVERSIONS, False)
     neutral = {key: value for key, value in off.items() if key in settings}
-    lengths = [len(settings.get(key) or [0]) for key in ('mean', 'std')]
+    lengths = [np.size(settings.get(key) or 0) for key in ('mean', 'std')]
     for backbone, wanted in _backbones(view):
         channels = wanted if loaded is None else loaded
         known = _normalised(view, wanted, neutral) == wanted

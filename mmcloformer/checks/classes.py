@@ -125,7 +125,8 @@ def _read_classes(view: ConfigView, dataset: Entry) -> tuple[list[Problem], Clas
     names = loaded.get('classes')
     if names is not None and not isinstance(names, (list, tuple)):
         found = f'is {names!r}, which is neither a tuple of names nor a file of names'
-        return [Problem(source, found, f'write a tuple of names, such as {(names,)}')], None
+        named = tuple(names) if isinstance(names, (Mapping, set)) else (names,)
+        return [Problem(source, found, f'write a tuple of names, such as {named}')], None
     own, things = 'classes' in given, len(loaded.get('thing_classes', names or ()))
     classes = Classes(field, kind, None if names is None else tuple(names), own, things, None)
     if not classifier or not (folders := _find_folders(view, dataset)):

@@ -17,11 +17,11 @@ import numpy as np
 from mmcv.transforms import LoadAnnotations
 from numpy.typing import NDArray
 
-from ..config import ConfigView, Entry
+from ..config import ConfigView, DatasetEntry, Entry
 from ..errors import join_first
 from .listing import mark_fault
 from .masks import mask_extent, scored_mask_fault
-from .problem import Fault, Problem
+from .problem import Fault, Problem, Severity
 
 _FIELDS = dict(
     images=('id', 'file_name'),
@@ -95,12 +95,8 @@ def coco_problems(
             path, classes = local_file(dataset), class_names(view, dataset)
             if path and classes and _is_loaded_by_mmdet(dataset):
                 loaded[os.path.realpath(path)] = classes
-                masks = any(
-                    step.is_a(LoadAnnotations) and step.settings.get('with_mask')
-                    for step in leaf.steps
-                )
                 looks = find_images and leaf.is_local
-                found = _loaded(read(path), dataset.settings, classes, masks, looks)
+                found = _loaded(read(path), leaf, classes, looks)
                 yield from (each._replace(field=dataset.field, file=path) for each in found)
         names = [*dict.fromkeys(name for each in loaded.values() for name in each)]
         for evaluator in view.evaluators(split):
@@ -222,23 +218,24 @@ def _entries(content: Any, key: str, fields: Sequence[str]) -> list[dict[str, An
 
 
 def _of(
-    kind: str, entries: Iterable[Mapping[str, Any]], found: str, remedy: str
+    kind: str,
+    entries: Iterable[Mapping[str, Any]],
+    found: str,
+    remedy: str,
+    severity: Severity = 'error',
 ) -> Iterator[Problem]:
     """Yield one problem of all these images or annotations, if there are any."""
     if ids := [each['id'] for each in entries]:
         more = f' ({len(ids)} in all)' if len(ids) > 8 else ''
-        yield Problem('', f'{kind} {join_first(ids)}{more}: {found}', remedy)
+        yield Problem('', f'{kind} {join_first(ids)}{more}: {found}', remedy, severity=severity)
 
 
 def _loaded(
-    coco: CocoFile,
-    settings: Mapping[str, Any],
-    classes: Sequence[str],
-    masks: bool,
-    find_images: bool,
+    coco: CocoFile, leaf: DatasetEntry, classes: Sequence[str], find_images: bool
 ) -> Iterator[Problem]:
     """Yield what a data set of mmdet cannot load, or would load wrongly."""
     images, categories, annotations, faults = coco
+    settings = leaf.entry.settings
     yield from (Problem('', *fault) for fault in faults)
     if not images:
         return
@@ -266,6 +263,14 @@ def _loaded(
             f'its {key} is not in the list, so the host silently drops the object',
             f'correct {key}, or add it to the list',
         )
+    if getattr(leaf.entry.kind, 'ANN_ID_UNIQUE', False):
+        numbers = Counter(each['id'] for each in annotations)
+        yield from _of(
+            'annotation',
+            [dict(id=number) for number, count in numbers.items() if count > 1],
+            'several have this id, which the host refuses',
+            'number the annotations from 1, in a file that was merged too',
+        )
     boxes, sizes = _boxes(counted), _sizes(images, counted)
     low, high = np.maximum(boxes[:, :2], 0), boxes[:, :2] + boxes[:, 2:]
     overlaps = np.all(np.minimum(high, sizes) > low, axis=1).tolist()
@@ -274,6 +279,20 @@ def _loaded(
     known = {category['id'] for category in categories if category['name'] in classes}
     is_object = [each['category_id'] in known for each in counted]
     objects = [*compress(counted, is_object)]
+    kept_by_host = [
+        each
+        for each, overlap, box in zip(counted, overlaps, boxes.tolist(), strict=True)
+        if overlap and min(box[2:]) >= 1 and _is_number(each.get('area')) and each['area'] > 0
+    ]
+    kept_ids = {each['id'] for each in kept_by_host}
+    yield from _of(
+        'annotation',
+        [each for each in objects if each['id'] not in kept_ids],
+        'the host drops the object: its area is not above 0, or its box is less than a pixel wide '
+        'or high, or outside of the image',
+        'correct them; a bbox is [x, y, width, height] in pixels',
+        'warning' if kept_ids.intersection(each['id'] for each in objects) else 'error',
+    )
     if objects and all(each.get('iscrowd') for each in objects):
         yield Problem(
             '',
@@ -281,8 +300,10 @@ def _loaded(
             'set iscrowd=0 for single objects',
         )
     yield from _edges(boxes[is_object], sizes[is_object])
-    if masks:
-        yield from _placement(images, objects)
+    for step in leaf.steps:
+        if step.is_a(LoadAnnotations) and step.settings.get('with_mask'):
+            yield from _mask_problems(step.settings, objects)
+            yield from _placement(images, objects)
     kept = list(images)
     if (filters := settings.get('filter_cfg')) and not settings.get('test_mode'):
         shown = {each['image_id'] for each in annotations if each['category_id'] in known}
@@ -291,19 +312,36 @@ def _loaded(
         # An image without a size was reported above.
         too_small = (_sizes(images, kept, 'id') < filters.get('min_size', 0)).any(axis=1)
         kept = [each for each, small in zip(kept, too_small, strict=True) if not small]
-        if out := len(images) - len(kept):
+        if not kept:
             yield Problem(
                 '',
-                f'{out} of {len(images)} images are left out of training by '
+                f'all {len(images)} images are left out of training by '
                 f'filter_cfg={dict(filters)}: they have no object of the classes, or are small',
                 'set filter_cfg=None to keep them',
-                severity='warning' if kept else 'error',
             )
     # Which images a subset loads is not known before the host has filtered the data.
     if find_images and settings.get('indices') is None:
         prefix = (settings.get('data_prefix') or {}).get('img') or ''
         folder = os.path.join(settings.get('data_root') or '', prefix)
         yield from _missing(folder, [each['file_name'] for each in kept])
+
+
+def _mask_problems(loading: Mapping[str, Any], objects: _Entries) -> Iterator[Problem]:
+    """Yield which objects have no mask, or one that the loading step ignores."""
+    masks = [each.get('segmentation') for each in objects]
+    yield from _of(
+        'annotation',
+        [each for each, mask in zip(objects, masks, strict=True) if not mask],
+        'it has no mask (segmentation), which the loading step needs',
+        'add it, or set with_mask=False for a model without masks',
+    )
+    if not loading.get('poly2mask', True):
+        yield from _of(
+            'annotation',
+            [each for each, mask in zip(objects, masks, strict=True) if isinstance(mask, Mapping)],
+            'the host ignores run lengths where the loading step has poly2mask=False',
+            'remove poly2mask, or write the masks as polygons',
+        )
 
 
 def _scored(

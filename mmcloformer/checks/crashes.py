@@ -51,6 +51,11 @@ def explain_crashes(cfg: Config, file: str) -> Iterator[None]:
             raise _single_value_error(batch) from error
         if isinstance(error, ValueError) and NEVER_STARTS in str(error):
             raise ConfigError(f'param_scheduler: {NEVER_STARTS_FAULT} ({error})') from error
+        if isinstance(error, KeyError) and 'is not in results' in str(error):
+            raise ConfigError(
+                f'val_evaluator compares what the model does not predict ({error}): set '
+                "val_evaluator.metric and test_evaluator.metric to 'bbox' for a model without masks"
+            ) from error
         if not _can_be_data(error):
             raise
         traceback.print_exc()

@@ -21,8 +21,9 @@ from ..errors import ConfigError, DataError, join_first
 from .channels import first_image_problems
 from .coco import coco_problems
 from .evaluators import evaluator_problems
+from .image import error_text
 from .labels import class_number, count_problems, ignored_values
-from .listing import filter_problems, left_out_problems, listing_problems
+from .listing import filter_problems, listing_problems
 from .presence import check_present, config_problems
 from .problem import Fault, Problem
 from .samples import Expected, examine_sample
@@ -68,6 +69,8 @@ def check_dataset(cfg: Config, workers: int) -> Findings:
     splits = [split for split in SPLITS if view.loader(split)]
     if view.loader('test').get('dataset') == view.loader('val').get('dataset'):
         splits = [split for split in splits if split != 'test' or 'val' not in splits]
+    if not any(view.datasets(*splits)):
+        raise ConfigError('the config has no data set to check: it needs a train_dataloader')
     check_present(cfg, splits)
     init_default_scope(view.scope)
     problems = [
@@ -75,7 +78,6 @@ def check_dataset(cfg: Config, workers: int) -> Findings:
         *evaluator_problems(view, SPLITS),
         *coco_problems(view, splits, find_images=False),
         *listing_problems(view, splits),
-        *(p for leaf in view.datasets(*splits) for p in left_out_problems(view, leaf.entry)),
     ]
     wrong = [each.field for each in problems if each.severity == 'error']
     samples: dict[str, int] = {}
@@ -114,12 +116,12 @@ def _examine_split(
     counts: Counter[int] = Counter()
     for leaf in leaves:
         field = leaf.entry.field
-        explained = any(each.startswith(field) for each in wrong)
+        explained = any(f'{each}.'.startswith(f'{field}.') for each in wrong)
         try:
             dataset = _build(view, leaf)
         except Exception as error:  # Any error of the host is a finding.
             fault = Fault(
-                f'the host cannot read it ({error!r})',
+                f'the host cannot read it ({error_text(error)})',
                 'correct the annotation file, or the settings of the data set',
             )
             if _NO_SAMPLES in str(error):
@@ -143,11 +145,12 @@ def _examine_split(
         if not bad and f'{field}.pipeline' not in wrong:
             problems += first_image_problems(view, field, dataset)
     where = f'{split}_dataloader.dataset'
+    explained = any(each.startswith(where) for each in wrong)
     if built:
-        explained = any(each.startswith(where) for each in wrong)
         counted = count_problems(view, split, counts, built[0], annotated)
         problems += (each for each in counted if each.severity == 'warning' or not explained)
-    if view.host == 'mmdet' and split != 'test' and built and len(built) == len(leaves):
+    is_whole = built and len(built) == len(leaves)
+    if view.host == 'mmdet' and split != 'test' and is_whole and not explained:
         infos = (each.get_data_info(index) for each in built for index in range(len(each)))
         if not any(info.get('instances', True) for info in infos):
             fault = _empty_fault(view, leaves, annotated, 'the host leaves out every object')

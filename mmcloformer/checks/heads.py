@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ..config import ConfigView, walk
+from ..config import ConfigView, Entry, Node, is_in_hosts, walk
 from .problem import Problem
 
 
@@ -33,7 +33,7 @@ def head_numbers(view: ConfigView) -> Iterator[Number]:
     if view.host == 'mmseg':
         # In mask classifiers such as Mask2Former, `out_channels` is the width of the features.
         decode_heads = (import_module('mmseg.models.decode_heads.decode_head').BaseDecodeHead,)
-    for field, settings in _head_parts(view):
+    for field, settings, _ in _head_parts(view):
         number = settings.get('num_classes')
         if settings.get('class_agnostic'):
             continue
@@ -64,17 +64,20 @@ def number_problems(
     for field, found, classes in heads:
         if classes not in allowed:
             yield Problem(field, f'is {found}, but {reason}', f'set it to {count}')
-    known = {number.classes for number in heads}
-    # Some losses have a weight for the background, or for no object, too.
-    fitting = {number + extra for number in allowed for extra in (0, 1)}
     # A single output channel has the weight of its positive class.
-    fitting |= {found for _, found, _ in heads if found == 1}
-    for field, settings in _head_parts(view):
-        weights = settings.get('class_weight')
-        if isinstance(weights, (list, tuple)) and len(weights) not in fitting:
-            extra = len(weights) - 1 in known and len(weights) not in known
+    single = {found for _, found, _ in heads if found == 1}
+    for node in _head_parts(view):
+        weights = node.value.get('class_weight')
+        loss = view.entry(node.value, node.field, 'MODELS')
+        if not isinstance(weights, (list, tuple)) or not is_in_hosts(loss.kind):
+            continue
+        extra = _weighs_background(view, node, loss)
+        if len(weights) not in {*single, *(number + extra for number in allowed)}:
+            last = ', the last of which is for the background or no object' if extra else ''
             found_weights = f'has {len(weights)} values, but {reason}'
-            yield Problem(f'{field}.class_weight', found_weights, f'give it {count + extra}')
+            yield Problem(
+                f'{node.field}.class_weight', found_weights, f'give it {count + extra}{last}'
+            )
     if view.host == 'mmpretrain' and heads:
         yield from _preprocessor_problems(view, allowed, reason)
         yield from topk_problems(view, splits, count, reason)
@@ -94,8 +97,19 @@ def ignored_label_problems(view: ConfigView) -> Iterator[Problem]:
             )
 
 
-def _head_parts(view: ConfigView) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the settings of the heads and everything in them, each with its field."""
+def _weighs_background(view: ConfigView, node: Node, loss: Entry) -> bool:
+    """Return whether a loss has one weight more than classes: for background, or no object."""
+    if view.host == 'mmseg':
+        from mmseg.models.decode_heads.san_head import SideAdapterCLIPHead
+
+        if any(view.entry(each, '', 'MODELS').is_a(SideAdapterCLIPHead) for each in node.parents):
+            return True
+    softmax = view.resolve('mmdet.CrossEntropyLoss', 'MODELS')
+    return loss.kind is softmax and not loss.settings.get('use_sigmoid')
+
+
+def _head_parts(view: ConfigView) -> Iterator[Node]:
+    """Yield the settings of the heads and everything in them."""
     model = view.cfg.get('model') or {}
     if 'language_model' in model:  # There num_classes is the maximum number of text tokens.
         return
@@ -107,7 +121,7 @@ def _head_parts(view: ConfigView) -> Iterator[tuple[str, Mapping[str, Any]]]:
         if any(each.is_a(*heads) for each in around) and not any(
             each.is_a(*others) for each in around
         ):
-            yield node.field, node.value
+            yield node
 
 
 def _classes_of_heads(host: str | None) -> tuple[tuple[type, ...], tuple[type, ...]]:

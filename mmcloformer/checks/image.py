@@ -65,9 +65,11 @@ def unreadable_reason(content: bytes, error: Exception | None = None) -> Fault:
     kind = _kind(content)
     if kind is None:
         return Fault('is not an image', 'replace it')
+    is_whole = _can_be_decoded(content)
     return Fault(
-        f'cannot be read by the host{said}, though it is a {kind}',
-        f'{_FETCH}, or save it as 8-bit PNG',
+        f'cannot be read by the host{said}, though it is a {"whole " if is_whole else ""}{kind}',
+        f'{"correct the settings of the loading step or the data set" if is_whole else _FETCH}, or '
+        'save it as 8-bit PNG',
     )
 
 
@@ -155,6 +157,16 @@ def _kind(content: bytes) -> str | None:
         return f'{image.format} of mode {image.mode}'
     except Exception:  # Pillow does not know the format, or refuses what is in the file.
         return _signature(content)
+
+
+def _can_be_decoded(content: bytes) -> bool:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            Image.open(io.BytesIO(content)).load()
+        return True
+    except Exception:  # As in `_kind`, or for what is missing.
+        return False
 
 
 def _signature(content: bytes) -> str | None:

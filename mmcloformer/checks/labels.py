@@ -149,6 +149,7 @@ def label_map_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Prob
     if view.host != 'mmseg' or 'train' not in splits:
         return
     counts: Counter[int] = Counter()
+    dataset: Any = None
     read = 0
     try:
         ignored = ignored_values(view, 'train')
@@ -160,10 +161,10 @@ def label_map_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Prob
                 read += 1
                 if len(counts.keys() - {IGNORED}) > 1 or read == _MOST:
                     return
-        found = [*count_problems(view, 'train', counts, dataset)]
     except Exception:  # Another check reports what cannot be read.
         return
-    yield from found
+    if dataset is not None:
+        yield from count_problems(view, 'train', counts, dataset)
 
 
 def class_number(view: ConfigView, dataset: BaseDataset) -> int | None:

@@ -33,7 +33,7 @@ def mark_fault(start: bytes) -> Fault | None:
 
 
 def listing_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Problem]:
-    """Yield byte-order marks in lists of images and of classes.
+    """Yield byte-order marks in lists of images and of classes, and images that are left out.
 
     Files on other back ends, and data sets that list their samples with code of their own, are not
     checked. `coco_problems` checks files in COCO's format.
@@ -43,6 +43,7 @@ def listing_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Proble
         splits: Which of `train`, `val` and `test` to check.
     """
     for dataset, _, _ in view.datasets(*splits):
+        yield from _left_out_problems(view, dataset)
         if not is_in_hosts(getattr(dataset.kind, 'load_data_list', None)):
             continue
         settings = dataset.settings
@@ -61,7 +62,7 @@ def listing_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Proble
                     yield Problem(f'{dataset.field}.{key}', *fault, file=file)
 
 
-def left_out_problems(view: ConfigView, dataset: Entry) -> Iterator[Problem]:
+def _left_out_problems(view: ConfigView, dataset: Entry) -> Iterator[Problem]:
     """Yield how many images of a folder are no samples, as mmseg and mmpretrain choose by suffix.
 
     Nothing happens if a list, or code of the data set's own, names the samples.
@@ -109,10 +110,10 @@ def left_out_problems(view: ConfigView, dataset: Entry) -> Iterator[Problem]:
 
 
 def filter_problems(view: ConfigView, dataset: Entry, samples: int) -> Iterator[Problem]:
-    """Yield how many samples `filter_cfg` leaves out; `coco_problems` does so for COCO's format."""
+    """Yield how many of mmdet's samples `filter_cfg` leaves out."""
     settings, filters = dataset.settings, dataset.settings.get('filter_cfg')
     whole = settings.get('indices') is None and not settings.get('test_mode')
-    if view.host == 'mmdet' and filters and whole and not hasattr(dataset.kind, 'COCOAPI'):
+    if view.host == 'mmdet' and filters and whole:
         listed = len(view.build_dataset(settings, filter_cfg=None, pipeline=[]))
         if listed > samples:
             found = f'{listed - samples} of {listed} samples are left out by filter_cfg='

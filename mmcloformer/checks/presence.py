@@ -32,16 +32,15 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
     """
     check_present(cfg, splits)
     view = ConfigView(cfg)
-    of_config = [*config_problems(view, splits)]
-    for warning in render(each for each in of_config if each.severity == 'warning'):
-        print(f'warning: {warning}', file=sys.stderr)
     problems = [
-        *of_config,
+        *config_problems(view, splits),
         *evaluator_problems(view, splits),
         *coco_problems(view, splits),
         *listing_problems(view, splits),
         *label_map_problems(view, splits),
     ]
+    for warning in render(each for each in problems if each.severity == 'warning'):
+        print(f'warning: {warning}', file=sys.stderr)
     if errors := render(each for each in problems if each.severity == 'error'):
         listed = '\n'.join(f'  {problem}' for problem in errors)
         raise DataError(f'the data do not fit the config:\n{listed}')
@@ -112,7 +111,7 @@ def _paths(view: ConfigView, found: DatasetEntry) -> Iterator[tuple[str, str]]:
         return
     root = str(dataset.data_root or '')
     paths = [('ann_file', dataset.ann_file)]
-    has_labels = any(step.is_a(*view.annotation_loaders) for step in found.steps)
+    has_labels = any(map(view.loads_label_maps, found.steps))
     if found.is_local:
         folders = dataset.data_prefix.items()
         # Nothing else loads label maps.

@@ -5,6 +5,8 @@ from typing import Literal, NamedTuple
 
 from ..errors import join_first
 
+Severity = Literal['error', 'warning']
+
 
 class Fault(NamedTuple):
     """What is wrong with a file, without the field of the config that names it.
@@ -36,7 +38,7 @@ class Problem(NamedTuple):
     found: str
     remedy: str
     file: str = ''
-    severity: Literal['error', 'warning'] = 'error'
+    severity: Severity = 'error'
 
 
 def render(problems: Iterable[Problem]) -> list[str]:

@@ -192,6 +192,16 @@ def test_what_no_pipeline_can_mend_is_found_in_the_model():
     assert problems(Config(dict(default_scope='mmdet'))) == []
 
 
+def test_a_mean_may_be_a_number():
+    cfg = config('mmpretrain')
+    preprocessor(cfg).update(mean=127.5, std=127.5)
+    assert problems(cfg) == []
+    # Other preprocessors take lists only.
+    cfg = config('mmseg')
+    preprocessor(cfg).update(mean=127.5, std=127.5)
+    assert 'a mean of 1 and a std of 1 values' in problems(cfg)[0].found
+
+
 @pytest.mark.parametrize('wanted', [1, 4])
 def test_the_examination_looks_into_the_first_file(shapes, wanted):
     """The number of channels depends on the files, which have three."""

@@ -121,10 +121,12 @@ FAULTS = [
     (without('annotations', 3, 'bbox'), BOX),
     (without('annotations', 3, 'area'), 'annotation 4: its area is not a number'),
     (update('annotations', 3, area='9'), 'annotation 4: its area is not a number'),
+    (lambda content: [each.update(area=0) for each in content['annotations']], 'host drops'),
+    (lambda content: [each.update(id=7) for each in content['annotations']], 'annotation 7: sev'),
     (as_corners, 'fit into it as corners x1, y1, x2, y2; a bbox is [x, y, width, height]'),
     (lambda content: content.pop('images'), f'{FORMAT}it has no list of images'),
     (lambda content: content.pop('categories'), f'{FORMAT}it has no list of categories'),
-    (lambda content: content['annotations'].clear(), '8 of 8 images are left out of training'),
+    (lambda content: content['annotations'].clear(), 'all 8 images are left out of training'),
 ]
 
 
@@ -235,14 +237,37 @@ def test_a_file_that_cannot_be_parsed(cfg, rewrite, damage, words):
     assert f'{FORMAT}{words}' in errors(cfg)
 
 
+def test_objects_that_the_host_drops_are_told(cfg, rewrite):
+    def change(content):
+        content['annotations'][2].update(area=0)
+        content['annotations'][3].update(bbox=[900, 900, 9, 9])
+
+    rewrite(change)
+    (warning,) = found(cfg)
+    assert (warning.severity, warning.found[:19]) == ('warning', 'annotation 3, 4: th')
+
+
+def test_masks_that_are_missing_or_ignored(cfg, rewrite):
+    load = dict(type='LoadAnnotations', with_bbox=True, with_mask=True)
+    cfg.train_dataloader.dataset.pipeline[1] = load
+    assert not found(cfg)
+    load['poly2mask'] = False
+    cfg.train_dataloader.dataset.pipeline[1] = load
+    assert 'ignores run lengths' in errors(cfg)
+    rewrite(lambda content: [each.pop('segmentation') for each in content['annotations']])
+    assert 'it has no mask (segmentation)' in errors(cfg)
+    load['with_mask'] = False
+    cfg.train_dataloader.dataset.pipeline[1] = load
+    assert not found(cfg)
+
+
 def test_images_that_are_left_out_need_not_exist(cfg, rewrite):
     extra = dict(id=99, file_name='absent.png', height=9, width=9)
     rewrite(lambda content: content['images'].append(extra))
     dataset = cfg.train_dataloader.dataset
     for filters in (dict(filter_empty_gt=True), dict(min_size=10)):
         dataset.filter_cfg = filters
-        assert [each.severity for each in found(cfg)] == ['warning']
-        assert '1 of 9 images are left out of training' in found(cfg)[0].found
+        assert not found(cfg)
     dataset.filter_cfg = None
     assert '1 of 9 images are not in' in errors(cfg)
     dataset.indices = 2

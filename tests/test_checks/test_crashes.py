@@ -39,6 +39,12 @@ class BrokenImage(Broken):
 LEAF = dict(type=BaseDataset, ann_file=__file__)
 
 
+def test_masks_that_a_model_does_not_predict():
+    words = r"set val_evaluator\.metric .* to 'bbox'"
+    with pytest.raises(ConfigError, match=words), explain_crashes(Config(), 'my_config.py'):
+        raise KeyError('segm is not in results')
+
+
 def loader(dataset=LEAF, **settings):
     init_default_scope('mmseg')
     settings = dict(batch_size=1, sampler=dict(type='DefaultSampler')) | settings

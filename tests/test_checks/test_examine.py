@@ -238,3 +238,19 @@ def test_no_class_of_xml_files_is_known(voc, filters):
         assert 'Ring' in problem.found
         assert 'ring' in problem.found
         assert 'width' not in problem.remedy
+
+
+def test_a_step_that_fails_on_good_files(detector, examine):
+    cfg, _ = detector
+    cfg.train_dataloader.dataset.pipeline.insert(2, dict(type='Mosaic'))
+    (problem,) = examine(cfg)[1]
+    assert 'dataset.pipeline: a step fails on the first sample, whose file is good' in problem
+    assert 'AssertionError' in problem
+
+
+def test_a_config_without_data(detector):
+    cfg, _ = detector
+    for split in ('train', 'val', 'test'):
+        cfg.pop(f'{split}_dataloader')
+    with pytest.raises(ConfigError, match='no data set to check'):
+        check_dataset(cfg, workers=0)

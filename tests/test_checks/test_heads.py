@@ -104,10 +104,16 @@ def test_masks_of_any_class_have_no_number_of_classes():
 
 def test_features_are_not_taken_for_outputs():
     head = dict(type='Mask2FormerHead', num_classes=5, out_channels=256)
-    head['loss_cls'] = dict(class_weight=[1.0] * 5 + [0.1])
+    head['loss_cls'] = dict(type='mmdet.CrossEntropyLoss', class_weight=[1.0] * 5 + [0.1])
     cfg = config('mmseg', decode_head=head)
     assert not found(cfg, 5)
-    assert found(cfg, 7)[-1] == ('model.decode_head.loss_cls.class_weight', 'give it 8')
+    field, remedy = found(cfg, 7)[-1]
+    assert (field, remedy.partition(',')[0]) == (
+        'model.decode_head.loss_cls.class_weight', 'give it 8'
+    )  # fmt: skip
+    # Left over from a config of another number of classes.
+    cfg.model.decode_head.loss_cls.class_weight = [1.0] * 150 + [0.1]
+    assert found(cfg, 5)[-1][1].startswith('give it 6, the last of which is for the background')
 
 
 @pytest.mark.parametrize(
@@ -148,9 +154,17 @@ def test_weights_of_classes():
     head = dict(type='FCNHead', num_classes=2, out_channels=1)
     head['loss_decode'] = dict(type='CrossEntropyLoss', use_sigmoid=True, class_weight=[3.0])
     assert not found(config('mmseg', decode_head=head), 2)
-    head = dict(type='RetinaHead', num_classes=80, loss_cls=dict(class_weight=[1.0] * 81))
+    head = dict(type='RetinaHead', num_classes=80, loss_cls=dict(type='CrossEntropyLoss'))
     view = ConfigView(config('mmdet', bbox_head=head))
-    assert not list(number_problems(view, ('val',), [133, 80], 'REASON'))
+    for count, extra in ((81, {}), (80, dict(use_sigmoid=True)), (79, dict(type='MyLoss'))):
+        view.cfg.model.bbox_head.loss_cls.update(class_weight=[1.0] * count, **extra)
+        assert not list(number_problems(view, ('val',), [133, 80], 'REASON'))
+    loss = dict(type='CrossEntropyLoss', class_weight=[1.0] * 80)
+    view.cfg.model.bbox_head.loss_cls = loss
+    (problem,) = number_problems(view, ('val',), [80], 'REASON')
+    assert problem.remedy.startswith('give it 81, the last')
+    head = dict(type='LinearClsHead', num_classes=4, loss=dict(loss, class_weight=[1.0] * 5))
+    assert found(classifier(head), 4) == [('model.head.loss.class_weight', 'give it 4')]
 
 
 def test_the_detector_inside_a_semi_supervised_one():

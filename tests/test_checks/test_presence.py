@@ -100,6 +100,14 @@ def test_label_maps_that_are_not_loaded_need_no_folder(root, loader):
     assert missing(settings, scope='mmseg') == ['train_dataloader.dataset.data_prefix'] * is_loaded
 
 
+@pytest.mark.parametrize('with_seg', [False, True])
+def test_label_maps_of_detectors_are_loaded_where_the_step_says_so(root, with_seg):
+    """As in the host's config of Mask2Former for instances, which inherits the folder."""
+    steps = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_seg=with_seg)]
+    found = missing(dataset(root, data_prefix=dict(img='train', seg='absent'), pipeline=steps))
+    assert found == ['train_dataloader.dataset.data_prefix'] * with_seg
+
+
 def test_a_root_may_be_a_path(root):
     assert missing(dataset(root, data_root=root)) == []
     assert missing(dataset(root, data_root=root / 'absent')) == [
