@@ -93,7 +93,10 @@ def class_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Problem]
                 trained = found
             elif split in splits and trained and _comparable(view, splits, trained):
                 yield from _differences(view, found, trained, is_scored=split != 'train')
-            elif split in splits and split != 'train' and not _alike(found, trained):
+            # If they list the same classes, only the checkpoint can differ.
+            elif (
+                split in splits and split != 'train' and found.names != (trained and trained.names)
+            ):
                 yield from _narrow_problems(view, found)
     if 'train' in splits:
         yield from _model_problems(view, splits, trained)
@@ -339,8 +342,3 @@ def _comparable(view: ConfigView, splits: Sequence[str], trained: Classes) -> bo
 def _labels_are_listed(view: ConfigView, trained: Classes) -> bool:
     """Return whether a list gives the labels, independently of the names of the class."""
     return view.host == 'mmpretrain' and not (trained.own or trained.folders)
-
-
-def _alike(found: Classes, trained: Classes | None) -> bool:
-    """Return whether two data sets list the same classes; then only the checkpoint can differ."""
-    return trained is not None and (found.names, found.number) == (trained.names, trained.number)

@@ -77,7 +77,7 @@ def check_dataset(cfg: Config, workers: int) -> Findings:
         *config_problems(view, splits),
         *evaluator_problems(view, SPLITS),
         *coco_problems(view, splits, find_images=False),
-        *listing_problems(view, splits),
+        *listing_problems(view, splits, count_all=True),
     ]
     wrong = [each.field for each in problems if each.severity == 'error']
     samples: dict[str, int] = {}

@@ -32,7 +32,9 @@ def mark_fault(start: bytes) -> Fault | None:
     )
 
 
-def listing_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Problem]:
+def listing_problems(
+    view: ConfigView, splits: Sequence[str], count_all: bool = False
+) -> Iterator[Problem]:
     """Yield byte-order marks in lists of images and of classes, and images that are left out.
 
     Files on other back ends, and data sets that list their samples with code of their own, are not
@@ -41,9 +43,11 @@ def listing_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Proble
     Args:
         view: The config.
         splits: Which of `train`, `val` and `test` to check.
+        count_all: Whether to list whole folders, to count the images that are left out. Otherwise
+            only folders of which nothing is left are found.
     """
     for dataset, _, _ in view.datasets(*splits):
-        yield from _left_out_problems(view, dataset)
+        yield from _left_out_problems(view, dataset, count_all)
         if not is_in_hosts(getattr(dataset.kind, 'load_data_list', None)):
             continue
         settings = dataset.settings
@@ -62,7 +66,7 @@ def listing_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Proble
                     yield Problem(f'{dataset.field}.{key}', *fault, file=file)
 
 
-def _left_out_problems(view: ConfigView, dataset: Entry) -> Iterator[Problem]:
+def _left_out_problems(view: ConfigView, dataset: Entry, count_all: bool) -> Iterator[Problem]:
     """Yield how many images of a folder are no samples, as mmseg and mmpretrain choose by suffix.
 
     Nothing happens if a list, or code of the data set's own, names the samples.
@@ -95,6 +99,8 @@ def _left_out_problems(view: ConfigView, dataset: Entry) -> Iterator[Problem]:
         path = os.path.join(folder, file)
         if _is_taken(built, file):
             kept += 1
+            if not count_all:
+                return
         elif not _is_label_map(built, path) and seems_image(path):
             out[Path(file).suffix or 'without suffix'] += 1
     if out:

@@ -11,6 +11,7 @@ from mmpretrain.datasets import CustomDataset
 from mmcloformer.checks.listing import listing_problems
 from mmcloformer.checks.presence import check_data
 from mmcloformer.config import ConfigView
+from mmcloformer.errors import DataError
 from tests.conftest import ROOT, coco_options
 from tests.spelling import SPELLINGS, spell
 
@@ -122,6 +123,8 @@ def test_mmseg_takes_none(segmentation, examine):
     rename(folder.iterdir(), *['.JPG'] * 8)
     _, (problem,), _ = examine(cfg)
     assert re.search(r'no image is left: 8 of 8 .* \(8 \.JPG\).*img_suffix', problem)
+    with pytest.raises(DataError, match='no image is left'):
+        check_data(cfg, ('train',))
     for split in ('train', 'val', 'test'):
         cfg[f'{split}_dataloader'].dataset.img_suffix = '.JPG' if split == 'train' else '.jpg'
     assert examine(cfg)[1] == []
