@@ -37,8 +37,10 @@ def _build(arch: str, pretrained: bool, kwargs: dict[str, Any]) -> _CloFormer:
                 f'there are no weights for cloformer_{arch}, only for '
                 f'{", ".join(f"cloformer_{name}" for name in _WEIGHTS)}; use pretrained=False'
             )
-        kwargs = dict(kwargs, init_cfg=dict(type='Pretrained', checkpoint=_WEIGHTS[arch]))
-    backbone = _CloFormer(arch, **kwargs)
+        start = dict(type='Pretrained', checkpoint=_WEIGHTS[arch])
+        backbone = _CloFormer(arch, init_cfg=start, **kwargs)
+    else:
+        backbone = _CloFormer(arch, **kwargs)
     if backbone.init_cfg:
         backbone.init_weights()
     return backbone

@@ -1,5 +1,6 @@
 """The snippets of docs/api.md run in their order."""
 
+import functools
 import re
 
 import numpy as np
@@ -8,9 +9,11 @@ import torch
 from mmengine.registry import DefaultScope
 from PIL import Image
 
+from mmcloformer import CloFormer
 from mmcloformer.errors import ConfigError
 from tests.conftest import ROOT
 
+XS = 'mmcloformer://cloformer_xs_tiny-imagenet'
 SNIPPETS = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/api.md').read_text(), re.S)
 
 
@@ -58,3 +61,13 @@ def check_slices(get_sliced_prediction, detector):
 def test_hub_says_which_have_weights():
     with pytest.raises(ConfigError, match='no weights for cloformer_s, only for cloformer_xxs'):
         torch.hub.load(str(ROOT), 'cloformer_s', source='local', pretrained=True)
+
+
+def test_hub_loads_the_weights_of_the_package():
+    hub = functools.partial(torch.hub.load, str(ROOT), 'cloformer_xs', source='local')
+    expected = CloFormer('xs', init_cfg=dict(type='Pretrained', checkpoint=XS))
+    expected.init_weights()
+    found = hub(pretrained=True).state_dict()
+    assert all(torch.equal(found[key], value) for key, value in expected.state_dict().items())
+    with pytest.raises(TypeError, match='init_cfg'):
+        hub(pretrained=True, init_cfg=None)

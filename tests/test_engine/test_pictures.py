@@ -145,6 +145,7 @@ def test_configs_without_hooks(hooks):
     cfg = Config(dict(default_scope='mmseg', **hooks))
     draw_predictions(cfg, 'pictures')
     assert cfg.custom_hooks == [dict(type='PicturesHook', folder='pictures')]
+    assert cfg.visualizer == dict(type='SegLocalVisualizer')  # mmengine's own cannot draw samples.
     with pytest.raises(ConfigError, match='the config needs a model of mmdet'):
         draw_predictions(Config({}), 'pictures')
 

@@ -274,6 +274,28 @@ def test_masks_are_pasted_as_by_mmdet(tool):
         assert np.mean(found != (expected >= 0.5).numpy()) < 1e-3
 
 
+def test_a_mask_that_reaches_into_the_padding_keeps_its_place(tool):
+    """Its left half is the object, of a box of which the image cuts off the right half."""
+    model = object.__new__(tool.Model)
+    fit = dict(type='Fit', shape=[64, 96], interpolation='bilinear', backend='cv2')
+    model.names = ['a']
+    model.metadata = dict(task='instance segmentation', channels='BGR', mean=[0], std=[1])
+    model.metadata['steps'] = [fit]
+    mask = np.repeat([1, 0], 14)[None].repeat(28, axis=0).astype(np.float32)
+    outputs = dict(boxes=np.float32([[40, 8, 88, 56]]), scores=np.float32([0.9]))
+    outputs |= dict(labels=np.array([0]), masks=mask[None])
+    model.session = SimpleNamespace(
+        get_inputs=lambda: [SimpleNamespace(shape=[1, 3, 64, 96])],
+        get_outputs=lambda: [SimpleNamespace(name=name) for name in outputs],
+        run=lambda names, inputs: [outputs[name] for name in names],
+    )
+    result = model(np.zeros((64, 64, 3), np.uint8))
+    assert result['bboxes'] == [[40, 8, 64, 56]]
+    found = coco_mask.decode(dict(result['masks'][0], counts=result['masks'][0]['counts'].encode()))
+    assert found[8:56, 40:64].mean() > 0.95
+    assert not found[:, :39].any()
+
+
 @pytest.mark.parametrize('share', [0, 0.01, 0.5, 1])
 def test_masks_are_encoded_as_by_pycocotools(tool, share):
     rng = np.random.RandomState(0)

@@ -66,6 +66,13 @@ def test_nothing_is_moved_if_images_are_missing_or_unknown(root):
     assert len(list(images.iterdir())) == 2
 
 
+def test_a_list_cut_short(root):
+    file = root / 'val/val_annotations.txt'
+    file.write_text(file.read_text() + 'val_3.JP')
+    with pytest.raises(DataError, match='damaged in line 4: extract the archive again'):
+        convert(root)
+
+
 def test_nothing_is_overwritten(root):
     (root / 'val/n01').mkdir()
     (root / 'val/n01/val_0.JPEG').write_text('another')

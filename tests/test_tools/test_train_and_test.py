@@ -186,6 +186,12 @@ def test_missing_config(tool_error):
     assert 'error: config nothing.py does not exist' in tool_error('train.py', 'nothing.py')
 
 
+def test_a_config_without_a_training(tool_error, tmp_path):
+    (tmp_path / 'config.py').write_text("default_scope = 'mmdet'\ntrain_cfg = dict(max_epochs=1)")
+    message = tool_error('train.py', tmp_path / 'config.py', '--work-dir', tmp_path / 'run')
+    assert 'no config of a training: it has no train_dataloader, optim_wrapper' in message
+
+
 def test_bad_checkpoints(tool_error, config, trained, tmp_path):
     damaged = tmp_path / 'damaged.pth'
     damaged.write_bytes((trained / 'epoch_1.pth').read_bytes()[:100_000])
