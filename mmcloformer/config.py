@@ -152,7 +152,7 @@ class ConfigView:
             return True
         from mmdet.datasets.transforms import LoadPanopticAnnotations
 
-        return bool(step.settings.get('with_seg', step.is_a(LoadPanopticAnnotations)))
+        return step.is_a(LoadPanopticAnnotations) or bool(step.settings.get('with_seg'))
 
     def require_host(self) -> str:
         """Return the host.

@@ -38,8 +38,7 @@ def read_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
             cfg = Config.fromstring(f'_base_ = {str(path)!r}', '.py')
         else:
             cfg = Config.fromfile(path)
-    # What mmengine raises for names, endings, duplicate keys and errors in the file's code.
-    except (AssertionError, KeyError, NameError, OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # Any error of mmengine, or of the file's code.
         raise ConfigError(f'config {path} cannot be read: {error_text(error)}') from error
     warnings = [] if '::' in str(path) else [*old_fields(cfg, path)]
     for warning in [*warnings, *apply_options(cfg, options or {})]:

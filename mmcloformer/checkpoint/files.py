@@ -62,8 +62,6 @@ def read_checkpoint(
         raise CheckpointError(
             f"checkpoint {name} cannot be loaded: {error}; with map_location='cpu' it can"
         ) from error
-    except MemoryError:
-        raise
     except Exception as error:  # A damaged file can raise any error.
         reason = str(error) or type(error).__name__
         raise CheckpointError(

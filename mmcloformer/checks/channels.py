@@ -60,12 +60,13 @@ def first_image_problems(view: ConfigView, field: str, dataset: BaseDataset) -> 
     file.
     """
     try:
-        image = dataset[0].get('inputs')
+        sample = dataset[0]
     except Exception as error:  # Any error of the host's steps, or of the user's.
         found = f'a step fails on the first sample, whose file is good ({error_text(error)})'
         yield Problem(f'{field}.pipeline', found, 'correct its steps')
         return
-    if getattr(image, 'ndim', 0) == 3:
+    image = sample.get('inputs') if isinstance(sample, Mapping) else None
+    if image is not None and getattr(image, 'ndim', 0) == 3:
         yield from _disagreements(view, f'{field}.pipeline', len(image))
 
 

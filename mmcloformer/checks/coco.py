@@ -17,7 +17,7 @@ import numpy as np
 from mmcv.transforms import LoadAnnotations
 from numpy.typing import NDArray
 
-from ..config import ConfigView, DatasetEntry, Entry
+from ..config import ConfigView, DatasetEntry, Entry, is_in_hosts
 from ..errors import join_first
 from .listing import mark_fault
 from .masks import mask_extent, scored_mask_fault
@@ -264,7 +264,7 @@ def _loaded(
             f'correct {key}, or add it to the list',
         )
     if getattr(leaf.entry.kind, 'ANN_ID_UNIQUE', False):
-        numbers = Counter(each['id'] for each in annotations)
+        numbers = Counter(each['id'] for each in annotations if each['image_id'] in files)
         yield from _of(
             'annotation',
             [dict(id=number) for number, count in numbers.items() if count > 1],
@@ -273,25 +273,26 @@ def _loaded(
         )
     boxes, sizes = _boxes(counted), _sizes(images, counted)
     low, high = np.maximum(boxes[:, :2], 0), boxes[:, :2] + boxes[:, 2:]
-    overlaps = np.all(np.minimum(high, sizes) > low, axis=1).tolist()
+    overlaps = np.all(np.minimum(high, sizes) > low, axis=1)
     # The host drops a box outside of its image before it reads the area.
     yield from _unreadable(images, counted, [*compress(counted, overlaps)])
     known = {category['id'] for category in categories if category['name'] in classes}
-    is_object = [each['category_id'] in known for each in counted]
+    is_object = np.array([each['category_id'] in known for each in counted], bool)
     objects = [*compress(counted, is_object)]
-    kept_by_host = [
-        each
-        for each, overlap, box in zip(counted, overlaps, boxes.tolist(), strict=True)
-        if overlap and min(box[2:]) >= 1 and _is_number(each.get('area')) and each['area'] > 0
-    ]
-    kept_ids = {each['id'] for each in kept_by_host}
+    areas = np.array(
+        [area if _is_number(area := each.get('area')) else np.nan for each in counted], float
+    )
+    is_read = ~np.isnan(boxes[:, 0]) & ~np.isnan(sizes[:, 0])
+    is_dropped = is_read & (~overlaps | (areas <= 0) | (boxes[:, 2:] < 1).any(axis=1))
+    loaded = [*compress(counted, is_object & ~is_dropped)]
+    is_all = leaf.split == 'train' and '.datasets.' not in leaf.entry.field and not loaded
     yield from _of(
         'annotation',
-        [each for each in objects if each['id'] not in kept_ids],
+        compress(counted, is_object & is_dropped),
         'the host drops the object: its area is not above 0, or its box is less than a pixel wide '
         'or high, or outside of the image',
         'correct them; a bbox is [x, y, width, height] in pixels',
-        'warning' if kept_ids.intersection(each['id'] for each in objects) else 'error',
+        'error' if is_all else 'warning',
     )
     if objects and all(each.get('iscrowd') for each in objects):
         yield Problem(
@@ -300,10 +301,6 @@ def _loaded(
             'set iscrowd=0 for single objects',
         )
     yield from _edges(boxes[is_object], sizes[is_object])
-    for step in leaf.steps:
-        if step.is_a(LoadAnnotations) and step.settings.get('with_mask'):
-            yield from _mask_problems(step.settings, objects)
-            yield from _placement(images, objects)
     kept = list(images)
     if (filters := settings.get('filter_cfg')) and not settings.get('test_mode'):
         shown = {each['image_id'] for each in annotations if each['category_id'] in known}
@@ -320,7 +317,15 @@ def _loaded(
                 'set filter_cfg=None to keep them',
             )
     # Which images a subset loads is not known before the host has filtered the data.
-    if find_images and settings.get('indices') is None:
+    is_whole = settings.get('indices') is None
+    shown = {each['id'] for each in kept} if is_whole else set()
+    for step in leaf.steps:
+        if step.is_a(LoadAnnotations) and step.settings.get('with_mask'):
+            if is_in_hosts(step.kind):
+                found = [each for each in loaded if each['image_id'] in shown]
+                yield from _mask_problems(step.settings, found)
+            yield from _placement(images, objects)
+    if find_images and is_whole:
         prefix = (settings.get('data_prefix') or {}).get('img') or ''
         folder = os.path.join(settings.get('data_root') or '', prefix)
         yield from _missing(folder, [each['file_name'] for each in kept])
@@ -338,9 +343,14 @@ def _mask_problems(loading: Mapping[str, Any], objects: _Entries) -> Iterator[Pr
     if not loading.get('poly2mask', True):
         yield from _of(
             'annotation',
-            [each for each, mask in zip(objects, masks, strict=True) if isinstance(mask, Mapping)],
+            [
+                each
+                for each, mask in zip(objects, masks, strict=True)
+                if isinstance(mask, Mapping) and not each.get('iscrowd')
+            ],
             'the host ignores run lengths where the loading step has poly2mask=False',
             'remove poly2mask, or write the masks as polygons',
+            'warning',
         )
 
 

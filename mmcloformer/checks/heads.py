@@ -64,15 +64,16 @@ def number_problems(
     for field, found, classes in heads:
         if classes not in allowed:
             yield Problem(field, f'is {found}, but {reason}', f'set it to {count}')
-    # A single output channel has the weight of its positive class.
-    single = {found for _, found, _ in heads if found == 1}
     for node in _head_parts(view):
         weights = node.value.get('class_weight')
         loss = view.entry(node.value, node.field, 'MODELS')
         if not isinstance(weights, (list, tuple)) or not is_in_hosts(loss.kind):
             continue
+        # Stuff alone has classes of its own, and a single weight is one for all.
+        if 'semantic_head' in node.field.split('.') or len(weights) == 1:
+            continue
         extra = _weighs_background(view, node, loss)
-        if len(weights) not in {*single, *(number + extra for number in allowed)}:
+        if len(weights) - extra not in allowed:
             last = ', the last of which is for the background or no object' if extra else ''
             found_weights = f'has {len(weights)} values, but {reason}'
             yield Problem(
@@ -104,8 +105,7 @@ def _weighs_background(view: ConfigView, node: Node, loss: Entry) -> bool:
 
         if any(view.entry(each, '', 'MODELS').is_a(SideAdapterCLIPHead) for each in node.parents):
             return True
-    softmax = view.resolve('mmdet.CrossEntropyLoss', 'MODELS')
-    return loss.kind is softmax and not loss.settings.get('use_sigmoid')
+    return loss.kind.__module__.startswith('mmdet.') and not loss.settings.get('use_sigmoid')
 
 
 def _head_parts(view: ConfigView) -> Iterator[Node]:

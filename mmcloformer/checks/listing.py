@@ -1,7 +1,9 @@
 """Checks which files the hosts take for samples, and the text files that list them."""
 
 import codecs
+import contextlib
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -120,7 +122,8 @@ def filter_problems(view: ConfigView, dataset: Entry, samples: int) -> Iterator[
     settings, filters = dataset.settings, dataset.settings.get('filter_cfg')
     whole = settings.get('indices') is None and not settings.get('test_mode')
     if view.host == 'mmdet' and filters and whole:
-        listed = len(view.build_dataset(settings, filter_cfg=None, pipeline=[]))
+        with contextlib.redirect_stdout(sys.stderr):  # pycocotools prints.
+            listed = len(view.build_dataset(settings, filter_cfg=None, pipeline=[]))
         if listed > samples:
             found = f'{listed - samples} of {listed} samples are left out by filter_cfg='
             remedy = 'set filter_cfg=None to keep them'

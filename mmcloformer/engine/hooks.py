@@ -117,7 +117,7 @@ class ReseedHook(Hook):
 class TimeLimitHook(Hook):
     """Stop an epoch-based training before the time limit of its job, to be resumed in the next.
 
-    It stops after an epoch with a checkpoint (`default_hooks.checkpoint.interval`).
+    It stops after an epoch with a checkpoint, if the config saves checkpoints by epoch.
 
     Args:
         minutes: Time limit, counted from the start of training; None means no limit.
@@ -133,10 +133,13 @@ class TimeLimitHook(Hook):
 
     def after_train_epoch(self, runner: Runner, metrics: Any = None) -> None:
         """Stop if the time to the next checkpoint, as long as any so far, exceeds the limit."""
-        saving = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
-        if not any(
-            hook.by_epoch and self.every_n_epochs(runner, hook.interval, hook.save_begin)
-            for hook in saving
+        saving = [
+            hook
+            for hook in runner.hooks
+            if isinstance(hook, CheckpointHook) and hook.by_epoch and hook.interval > 0
+        ]
+        if saving and not any(
+            self.every_n_epochs(runner, hook.interval, hook.save_begin) for hook in saving
         ):
             return
         now = time.monotonic()

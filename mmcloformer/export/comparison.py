@@ -218,5 +218,5 @@ def _compare_instances(
 
 def _lowest(scores: Any, cut: Cut) -> float:
     """Return the score below which an instance was cut off from a list."""
-    is_full = len(scores) == cut.max_per_img
+    is_full = 0 < cut.max_per_img == len(scores)
     return max(cut.score_thr, min(scores)) if is_full else cut.score_thr

@@ -96,7 +96,7 @@ class ClassifierGraph(Graph):
 def pad(images: Tensor, preprocessor: Any) -> Tensor:
     """Pad images on the right and at the bottom, as their preprocessor does."""
     height, width = images.shape[2:]
-    divisor = preprocessor.pad_size_divisor
+    divisor = getattr(preprocessor, 'pad_size_divisor', 1)
     if divisor == 1:
         return images
     padding = (0, -width % divisor, 0, -height % divisor)

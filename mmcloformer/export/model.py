@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
 
@@ -44,7 +45,8 @@ def describe(
     steps = [_read_step(step) for step in others[:-1]]  # The last one packs the results.
     if shape and graph.task != 'classification':
         resize = next((step for step in steps if step['type'] == 'Resize'), _STEPS['Resize'])
-        if steps != [dict(resize, scale=shape[::-1], keep_ratio=False)]:
+        makes_shape = tuple(np.ravel(resize['scale'])) == shape[::-1] and not resize['keep_ratio']
+        if len(steps) != 1 or not makes_shape:
             fields = {name: resize[name] for name in ('interpolation', 'backend')}
             steps = [dict(type='Fit', shape=shape, **fields)]
     # mmcv loads BGR, and each of these reverses the channels.

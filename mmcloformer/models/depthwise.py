@@ -31,8 +31,8 @@ class DepthwiseConv2d(nn.Conv2d):
         learns = torch.is_grad_enabled() and weight.requires_grad
         single = x.dtype == torch.float32 and not torch.is_autocast_enabled('cpu')
         large = weight.shape[-1] > 3
-        supported = single and large and len(x) > 0 and x.device.type == 'cpu'
-        if learns and supported and not is_traced():
+        supported = single and large and x.device.type == 'cpu' and not is_traced()
+        if learns and supported and len(x) > 0:
             return _DepthwiseConv.apply(x, weight, bias, self.stride[0])
         return super()._conv_forward(x, weight, bias)
 

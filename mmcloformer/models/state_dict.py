@@ -184,6 +184,9 @@ def check_before_load(
         return
     _check_form(module, given)
     _check_complete(module, own, given)
+    for key in own.keys() - given.keys():
+        if key.endswith(_COUNTER):
+            state_dict[prefix + key] = own[key]
     new = [key for key in own if key not in given and not key.endswith(_COUNTER)]
     norms = ', '.join(sorted({key.split('.')[0] for key in new}))
     print_log(
@@ -235,7 +238,7 @@ def describe_differences(
     """
     allowed = set(optional)
     kinds = {
-        # BatchNorm fills in its counter, which torch did not save before 1.0.
+        # BatchNorm's own counter, which old files lack.
         'missing': [
             key
             for key in own

@@ -245,6 +245,18 @@ def test_objects_that_the_host_drops_are_told(cfg, rewrite):
     rewrite(change)
     (warning,) = found(cfg)
     assert (warning.severity, warning.found[:19]) == ('warning', 'annotation 3, 4: th')
+    # In one of several files, or in validation, all may be.
+    rewrite(lambda content: [each.update(area=0) for each in content['annotations']])
+    dataset = cfg.train_dataloader.dataset
+    cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[dataset] * 2)
+    assert {each.severity for each in found(cfg)} == {'warning'}
+
+
+def test_only_what_reaches_the_loading_step_needs_a_mask(cfg, rewrite):
+    load = dict(type='LoadAnnotations', with_bbox=True, with_mask=True)
+    cfg.train_dataloader.dataset.pipeline[1] = load
+    rewrite(lambda content: content['annotations'][2].update(area=0, segmentation=[]))
+    assert [each.severity for each in found(cfg)] == ['warning']
 
 
 def test_masks_that_are_missing_or_ignored(cfg, rewrite):
@@ -253,7 +265,8 @@ def test_masks_that_are_missing_or_ignored(cfg, rewrite):
     assert not found(cfg)
     load['poly2mask'] = False
     cfg.train_dataloader.dataset.pipeline[1] = load
-    assert 'ignores run lengths' in errors(cfg)
+    (warning,) = found(cfg)
+    assert (warning.severity, 'ignores run lengths' in warning.found) == ('warning', True)
     rewrite(lambda content: [each.pop('segmentation') for each in content['annotations']])
     assert 'it has no mask (segmentation)' in errors(cfg)
     load['with_mask'] = False

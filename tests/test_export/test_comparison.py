@@ -52,6 +52,7 @@ def test_only_a_full_list_was_cut_off_at_its_lowest_score():
     found = instances([BOX, [50, 50, 60, 60]], [0.9, 0.6], [0, 0])
     assert compare(expected, found, 2) == ''
     assert '2 instances' in compare(expected, found, 3)
+    assert '1 instances' in compare(one, instances([], [], []), 0)
 
 
 def test_masks():

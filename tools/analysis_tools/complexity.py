@@ -34,7 +34,7 @@ def main() -> None:
     for config in args.configs:
         name = config if Path(config).stem in results else Path(config).stem
         result = measure(read_config(config, args.cfg_options), args.shape and tuple(args.shape))
-        published = None if args.shape else PUBLISHED_GMACS.get(name)
+        published = None if args.shape else PUBLISHED_GMACS.get(Path(config).stem)
         results[name] = {**asdict(result), 'published_gmacs': published}
         if not args.json:
             print_table(name, result, published)
