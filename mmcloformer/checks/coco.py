@@ -6,7 +6,7 @@ mmdet itself silently drops or swaps classes, and stops at a missing image only 
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import compress
 from operator import itemgetter
@@ -242,35 +242,10 @@ def _loaded(
     # Images for semi-supervised training need no categories.
     if annotations or settings.get('test_mode'):
         yield from (Problem('', *fault) for fault in _category_faults(coco, classes))
-    files: dict[Any, set[str]] = {}
-    for image in images:
-        files.setdefault(image['id'], set()).add(image['file_name'])
-    yield from _of(
-        'image',
-        [dict(id=number) for number, names in files.items() if len(names) > 1],
-        'several files have this id, and the host assigns the objects of all to the last',
-        'give each image an id of its own, in its annotations too',
-    )
     # The host skips an ignored annotation as soon as it is indexed.
     counted = [each for each in annotations if not each.get('ignore')]
-    for key, listed in (
-        ('image_id', files),
-        ('category_id', {each['id'] for each in categories}),
-    ):
-        yield from _of(
-            'annotation',
-            [each for each in counted if each[key] not in listed],
-            f'its {key} is not in the list, so the host silently drops the object',
-            f'correct {key}, or add it to the list',
-        )
-    if getattr(leaf.entry.kind, 'ANN_ID_UNIQUE', False):
-        numbers = Counter(each['id'] for each in annotations if each['image_id'] in files)
-        yield from _of(
-            'annotation',
-            [dict(id=number) for number, count in numbers.items() if count > 1],
-            'several have this id, which the host refuses',
-            'number the annotations from 1, in a file that was merged too',
-        )
+    must_differ = getattr(leaf.entry.kind, 'ANN_ID_UNIQUE', False)
+    yield from _id_problems(coco, counted, must_differ)
     boxes, sizes = _boxes(counted), _sizes(images, counted)
     low, high = np.maximum(boxes[:, :2], 0), boxes[:, :2] + boxes[:, 2:]
     overlaps = np.all(np.minimum(high, sizes) > low, axis=1)
@@ -304,11 +279,7 @@ def _loaded(
     kept = list(images)
     if (filters := settings.get('filter_cfg')) and not settings.get('test_mode'):
         shown = {each['image_id'] for each in annotations if each['category_id'] in known}
-        if filters.get('filter_empty_gt'):
-            kept = [each for each in kept if each['id'] in shown]
-        # An image without a size was reported above.
-        too_small = (_sizes(images, kept, 'id') < filters.get('min_size', 0)).any(axis=1)
-        kept = [each for each, small in zip(kept, too_small, strict=True) if not small]
+        kept = [*_unfiltered(images, shown, filters)]
         if not kept:
             yield Problem(
                 '',
@@ -318,17 +289,66 @@ def _loaded(
             )
     # Which images a subset loads is not known before the host has filtered the data.
     is_whole = settings.get('indices') is None
-    shown = {each['id'] for each in kept} if is_whole else set()
+    ids = {each['id'] for each in kept} if is_whole else set()
     for step in leaf.steps:
         if step.is_a(LoadAnnotations) and step.settings.get('with_mask'):
             if is_in_hosts(step.kind):
-                found = [each for each in loaded if each['image_id'] in shown]
+                found = [each for each in loaded if each['image_id'] in ids]
                 yield from _mask_problems(step.settings, found)
             yield from _placement(images, objects)
     if find_images and is_whole:
         prefix = (settings.get('data_prefix') or {}).get('img') or ''
         folder = os.path.join(settings.get('data_root') or '', prefix)
         yield from _missing(folder, [each['file_name'] for each in kept])
+
+
+def _id_problems(coco: CocoFile, counted: _Entries, must_differ: bool) -> Iterator[Problem]:
+    """Yield which ids are used twice or do not exist.
+
+    Args:
+        coco: The annotation file.
+        counted: The annotations that the host reads.
+        must_differ: Whether the host refuses annotations with the same id.
+    """
+    images, categories, annotations, _ = coco
+    files: dict[Any, set[str]] = {}
+    for image in images:
+        files.setdefault(image['id'], set()).add(image['file_name'])
+    yield from _of(
+        'image',
+        [dict(id=number) for number, names in files.items() if len(names) > 1],
+        'several files have this id, and the host assigns the objects of all to the last',
+        'give each image an id of its own, in its annotations too',
+    )
+    for key, listed in (
+        ('image_id', files),
+        ('category_id', {each['id'] for each in categories}),
+    ):
+        yield from _of(
+            'annotation',
+            [each for each in counted if each[key] not in listed],
+            f'its {key} is not in the list, so the host silently drops the object',
+            f'correct {key}, or add it to the list',
+        )
+    if must_differ:
+        numbers = Counter(each['id'] for each in annotations if each['image_id'] in files)
+        yield from _of(
+            'annotation',
+            [dict(id=number) for number, count in numbers.items() if count > 1],
+            'several have this id, which the host refuses',
+            'number the annotations from 1, in a file that was merged too',
+        )
+
+
+def _unfiltered(
+    images: _Entries, shown: Collection[Any], filters: Mapping[str, Any]
+) -> Iterator[Mapping[str, Any]]:
+    """Yield the images that `filter_cfg` leaves, given the ids of those with objects."""
+    # An image without a size is reported by itself.
+    small = (_sizes(images, images, 'id') < filters.get('min_size', 0)).any(axis=1)
+    for image, is_small in zip(images, small, strict=True):
+        if not is_small and (image['id'] in shown or not filters.get('filter_empty_gt')):
+            yield image
 
 
 def _mask_problems(loading: Mapping[str, Any], objects: _Entries) -> Iterator[Problem]:
