@@ -167,7 +167,7 @@ def test_the_readme_repeats_the_results():
         'mIoU {:.1f} %, ResNet-18 from random weights {:.1f} %'.format(
             *(at_end(f'camvid-2k{run}', 'mIoU') for run in ('', '-r18'))
         ),
-        '{:.1%}'.format(at_end('deeppcb-pairs', 'pascal_voc/AP33')).replace('%', ' %'),
+        '{:.1%}'.format(at_end('deeppcb-4e-pairs', 'pascal_voc/AP33')).replace('%', ' %'),
         'mask AP {:.3f}, from random weights {:.3f}, ResNet-18 {:.3f}'.format(
             *(at_end(f'dsb2018{run}', 'coco/segm_mAP') for run in ('', '-random', '-r18'))
         ),
@@ -193,7 +193,7 @@ DSB2018 = ('bbox_mAP', 'segm_mAP', 'segm_mAP_50')
         ('camvid-2k-r18', ('mIoU',), '{:.1f}'.format),
         *(
             each
-            for run in ('deeppcb', 'deeppcb-pairs', 'deeppcb-4e')
+            for run in ('deeppcb', 'deeppcb-pairs', 'deeppcb-4e', 'deeppcb-4e-pairs')
             for each in (
                 (run, ('pascal_voc/AP33',), lambda ap: f'{100 * ap:.1f}'),
                 (run, ('coco/bbox_mAP_50', 'coco/bbox_mAP'), '{:.3f}'.format),
