@@ -186,8 +186,8 @@ def check_before_load(
     _check_complete(module, own, given)
     for key in own.keys() - given.keys():
         if key.endswith(_COUNTER):
-            state_dict[prefix + key] = own[key]
-    new = [key for key in own if key not in given and not key.endswith(_COUNTER)]
+            given[key] = state_dict[prefix + key] = own[key]
+    new = [key for key in own if key not in given]
     norms = ', '.join(sorted({key.split('.')[0] for key in new}))
     print_log(
         f'{type(module).__name__}: loaded {len(own) - len(new)} of {len(own)} tensors'

@@ -261,7 +261,7 @@ def test_keys_differ_by_wrappers_only():
 
 def test_the_counters_of_batch_norms_may_be_missing():
     """As in weights of torch 0.4, and of exporters that leave out what inference does not need."""
-    source, target = randomized(), randomized()
+    source, target = randomized(), CloFormer(SEVERAL_BRANCHES)
     weights = source.state_dict()
     for key in [key for key in weights if 'num_batches' in key]:
         del weights[key]

@@ -32,9 +32,10 @@ def main() -> None:
 
     results = {}
     for config in args.configs:
-        name = config if Path(config).stem in results else Path(config).stem
+        stem = Path(config).stem
+        name = config if stem in results else stem
         result = measure(read_config(config, args.cfg_options), args.shape and tuple(args.shape))
-        published = None if args.shape else PUBLISHED_GMACS.get(Path(config).stem)
+        published = None if args.shape else PUBLISHED_GMACS.get(stem)
         results[name] = {**asdict(result), 'published_gmacs': published}
         if not args.json:
             print_table(name, result, published)

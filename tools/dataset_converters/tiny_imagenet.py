@@ -70,8 +70,9 @@ def sort_validation(root: Path) -> int:
     source = root / 'val' / 'images'
     lines = (root / 'val' / ANNOTATIONS).read_text().splitlines()
     rows = [line.split('\t') for line in lines if line]
-    if short := [str(number) for number, row in enumerate(rows, 1) if len(row) < 2]:
-        raise DataError(f'{ANNOTATIONS} is damaged in line {short[0]}: extract the archive again')
+    for number, row in enumerate(rows, 1):
+        if len(row) < 2:
+            raise DataError(f'{ANNOTATIONS} is damaged in line {number}: extract the archive again')
     targets = {row[0]: root / 'val' / row[1] / row[0] for row in rows}
     unsorted = {path.name for path in source.iterdir()} if source.is_dir() else set()
     present = {name for name, path in targets.items() if path.exists()}
