@@ -100,8 +100,11 @@ def plot_curves(work_dir: str | Path, out: str | Path | None = None) -> Path:
         The file written.
 
     Raises:
-        UserError: As `read_curves`.
+        UserError: As `read_curves`, or if the file has not the ending of an image.
     """
+    target = Path(work_dir) / 'curves.png' if out is None else Path(out)
+    if target.suffix[1:].lower() not in FigureCanvasAgg.get_supported_filetypes():
+        raise UserError(f'{target} must have the ending of an image, such as .png')
     training, metrics = read_curves(work_dir)
     panels: dict[str, Points] = {'loss': {}}
     for name, points in training.items():
@@ -124,7 +127,6 @@ def plot_curves(work_dir: str | Path, out: str | Path | None = None) -> Path:
     rate.plot([*training['lr']], [*training['lr'].values()], color='grey', linestyle=':')
     rate.set_ylabel('learning rate (dotted)')
     axes[-1].set_xlabel('iteration')
-    target = Path(work_dir) / 'curves.png' if out is None else Path(out)
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=120)
     return target

@@ -15,12 +15,13 @@ from mmengine.runner import Runner
 from ..config import walk
 from ..errors import ConfigError, join_first
 
-# What the hosts read from a config besides the arguments of the Runner.
-_OTHER_FIELDS = (
+# What the hosts read from a config: the arguments of the Runner, and these.
+_HOST_FIELDS = {
+    *inspect.signature(Runner).parameters,
     'activation_checkpointing', 'compile', 'custom_imports', 'efficient_conv_bn_eval',
     'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'strategy', 'sync_bn',
-    'test_pipeline', 'tta_model', 'tta_pipeline', 'vis_backends',
-)  # fmt: skip
+    'tta_model', 'tta_pipeline',
+} - {'cfg'}  # fmt: skip
 # Fields that the hosts read before mmengine (mmdet 2.x, mmseg 0.x, mmcls), and those of today.
 _OLD_FIELDS = {
     'checkpoint_config': 'default_hooks.checkpoint',
@@ -62,11 +63,9 @@ def apply_options(cfg: Config, options: Mapping[str, Any]) -> list[str]:
             similar to one or names a field inside another; or if an option does not fit the
             fields of the config.
     """
-    host_fields = {*inspect.signature(Runner).parameters, *_OTHER_FIELDS} - {'cfg'}
-    # A Runner of another class may read fields of its own.
-    is_hosts = cfg.get('runner_type', 'Runner') in ('Runner', 'FlexibleRunner')
-    warnings = [*_unknown_fields(cfg, options, host_fields)] if is_hosts else []
-    before = cfg.to_dict()
+    before = _without_scopes(cfg.to_dict())
+    unread = [*_unread(cfg, options)]
+    warnings = [*_unknown_fields(before, unread)]
     try:
         cfg.merge_from_dict(copy.deepcopy(dict(options)))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -75,8 +74,8 @@ def apply_options(cfg: Config, options: Mapping[str, Any]) -> list[str]:
             'entry of a list can be changed by its index, as a.0.b=value; to replace entries, set '
             'the whole list'
         ) from error
-    variables = {option.partition('.')[0] for option in options} & before.keys() - host_fields
-    return [*warnings, *_stale_copies(before, cfg.to_dict(), sorted(variables))]
+    variables = [option for option in unread if option.partition('.')[0] in before]
+    return [*warnings, *_unread_variables(before, _without_scopes(cfg.to_dict()), variables)]
 
 
 def old_fields(cfg: Config, path: str | os.PathLike[str]) -> Iterator[str]:
@@ -115,54 +114,82 @@ def _files(path: str) -> Iterator[str]:
             yield from _files(inherited)
 
 
-def _unknown_fields(
-    cfg: Config, options: Mapping[str, Any], host_fields: set[str]
-) -> Iterator[str]:
-    """Yield warnings about fields that nothing reads; raise where another field is meant."""
-    paths = [node.field for node in walk(cfg.to_dict())]
-    known = [*cfg.keys(), *host_fields]
+def _without_scopes(value: Any) -> Any:
+    """Remove the `_scope_` that mmengine adds to fields, but not to copies, of a host's config."""
+    if isinstance(value, dict):
+        return {key: _without_scopes(each) for key, each in value.items() if key != '_scope_'}
+    return type(value)(map(_without_scopes, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _unread(cfg: Config, options: Iterable[str]) -> Iterator[str]:
+    """Yield the options of which no host reads the field."""
+    if cfg.get('runner_type', 'Runner') not in ('Runner', 'FlexibleRunner'):
+        return  # A Runner of another class may read fields of its own.
+    # The model's own preprocessor wins.
+    unused = {'data_preprocessor'} if 'data_preprocessor' in (cfg.get('model') or {}) else set()
     for option in options:
+        if option.partition('.')[0] not in _HOST_FIELDS - unused:
+            yield option
+
+
+def _unknown_fields(before: Mapping[str, Any], unread: Iterable[str]) -> Iterator[str]:
+    """Yield warnings about fields that nothing has; raise where another field is meant."""
+    known = {*before, *_HOST_FIELDS}
+    for option in unread:
         root, dot, rest = option.partition('.')
-        if root in known:
+        if root in before:
             continue
-        similar = get_close_matches(root, known, n=1, cutoff=_SIMILAR)
-        nested = [path for path in paths if path.endswith(f'.{option}')]
+        similar = get_close_matches(root, known - {root}, n=1, cutoff=_SIMILAR)
+        nested = _fields_inside(before, option)
         meant = [name + dot + rest for name in similar] + nested
         meant += [_OLD_FIELDS[root]] if root in _OLD_FIELDS else []
         problem = (
-            f'--cfg-options {option}: neither this config nor a host has a field {root!r}, so it '
-            'has no effect' + (f'; did you mean {meant[0]}?' if meant else '')
+            f'--cfg-options {option}: no host reads a field {root!r} of this config, so it has no '
+            'effect' + (f'; did you mean {meant[0]}?' if meant else '')
         )
         if similar or (dot and nested):
             raise ConfigError(problem)
         yield problem
 
 
-def _stale_copies(
-    before: Mapping[str, Any], after: Mapping[str, Any], variables: Iterable[str]
+def _unread_variables(
+    before: Mapping[str, Any], after: Mapping[str, Any], options: Iterable[str]
 ) -> Iterator[str]:
-    """Find changed variables of the config file whose old values other fields still hold."""
-    for name in variables:
-        old = before[name]
-        if after[name] == old:
+    """Yield warnings about changed variables of the config file, which was read before.
+
+    There is none if all fields that were made of the variable are set too.
+    """
+    for option in options:
+        name = option.partition('.')[0]
+        made, stale = (_copies(cfg, name, before[name]) for cfg in (before, after))
+        if after[name] == before[name] or (made and not stale):
             continue
-        # Numbers are equal by chance, unless their fields have the same name.
-        end = f'.{name}' if old is None or isinstance(old, (int, float)) else ''
-        copies = [
-            path
-            for path, value, _ in walk(after)
-            if '.' in path
-            and path.endswith(end)
-            and not path.startswith(f'{name}.')
-            and _is_made_of(value, old)
-        ]
-        # Name a copied list only, not its entries too.
-        copies = [path for path in copies if path.rpartition('.')[0] not in copies]
-        if copies:
-            yield (
-                f'--cfg-options {name}: no host reads this variable of the config file, and the '
-                f'fields made of it keep its old value; set {join_first(copies, 4)}'
-            )
+        fields = stale or _fields_inside(after, option)
+        meant = join_first(fields, 4) if fields else _OLD_FIELDS.get(name, 'the fields made of it')
+        yield (
+            f'--cfg-options {option}: no host reads this variable of the config file, and the '
+            f'fields made of it keep its old value; set {meant}'
+        )
+
+
+def _fields_inside(cfg: Mapping[str, Any], option: str) -> list[str]:
+    return [node.field for node in walk(cfg) if node.field.endswith(f'.{option}')]
+
+
+def _copies(cfg: Mapping[str, Any], name: str, old: Any) -> list[str]:
+    """Return the fields that have a value of a variable, or a text that begins with it."""
+    # Numbers are equal by chance, unless their fields have the same name.
+    end = f'.{name}' if old is None or isinstance(old, (int, float)) else ''
+    copies = [
+        path
+        for path, value, _ in walk(cfg)
+        if '.' in path
+        and path.endswith(end)
+        and not path.startswith(f'{name}.')
+        and _is_made_of(value, old)
+    ]
+    # Name a copied list only, not its entries too.
+    return [path for path in copies if path.rpartition('.')[0] not in copies]
 
 
 def _is_made_of(value: Any, old: Any) -> bool:

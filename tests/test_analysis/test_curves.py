@@ -115,6 +115,13 @@ def test_negative_losses_are_in_the_picture(tmp_path, monkeypatch):
     assert negative[0] < -2 < 0 <= positive[1]
 
 
+@pytest.mark.parametrize('name', ['curves', 'run.v2'])
+def test_a_name_without_the_ending_of_an_image(tmp_path, name):
+    write_iter_run(tmp_path, '20260101_000000', range(10, 31, 10), loss=1.0)
+    with pytest.raises(UserError, match=f'{name} must have the ending of an image'):
+        plot_curves(tmp_path, tmp_path / name)
+
+
 def test_no_log_is_reported(tmp_path):
     with pytest.raises(UserError, match='no training iteration'):
         plot_curves(tmp_path)

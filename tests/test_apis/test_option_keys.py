@@ -23,6 +23,7 @@ def cfg():
         ('experiment_nane', 'experiment_name'),
         ('optimizer.lr', 'optim_wrapper.optimizer.lr'),
         ('backbone.arch', 'model.backbone.arch'),
+        ('data_preprocessor.mean', 'model.data_preprocessor.mean'),
     ],
 )
 def test_a_misspelt_or_misplaced_field_is_refused(cfg, key, meant):
@@ -36,19 +37,19 @@ def test_what_a_host_reads_passes_silently(cfg):
     keys = [
         'load_from', 'resume', 'auto_scale_lr.enable', 'launcher', 'compile', 'randomness.seed',
         'find_unused_parameters', 'efficient_conv_bn_eval', 'tta_model.type', 'sync_bn',
-        'visualizer.name', 'custom_hooks', 'env_cfg.cudnn_benchmark', 'data_preprocessor.mean',
+        'visualizer.name', 'custom_hooks', 'env_cfg.cudnn_benchmark',
         'model.new', 'train_dataloader.dataset.pipeline.0.color_type', 'param_scheduler.0.new',
         'runner_type',
     ]  # fmt: skip
     for key in keys:
         assert apply_options(cfg, {key: 1}) == [], key
+    cfg = read_config(ROOT / 'configs/demo/cloformer_xxs_shapes.py')
+    assert apply_options(cfg, {'data_preprocessor.mean': 1}) == []
 
 
 def test_other_new_fields_are_told(cfg):
     (warning,) = apply_options(cfg, {'my_note': 'a b'})
-    assert warning.endswith(
-        "neither this config nor a host has a field 'my_note', so it has no effect"
-    )
+    assert warning.endswith("no host reads a field 'my_note' of this config, so it has no effect")
     assert cfg.my_note == 'a b'
     (warning,) = apply_options(cfg, {'batch_size': 4})
     assert warning.endswith('did you mean train_dataloader.batch_size?')
@@ -68,6 +69,25 @@ def test_a_variable_that_other_fields_were_made_of(cfg):
         options[f'{field}.ann_file'] = '/data/new/val.json'
     cfg = read_config(CONFIG)
     assert apply_options(cfg, options) == []
+
+
+@pytest.mark.parametrize(
+    ('name', 'option', 'field'),
+    [
+        ('retinanet_cloformer_xs_coco', 'train_pipeline.2.scale', 'train_dataloader.dataset'),
+        ('retinanet_cloformer_xs_coco', 'test_pipeline.1.scale', 'val_dataloader.dataset.pipeline'),
+        ('upernet_cloformer_xs_ade20k', 'norm_cfg.type', 'model.decode_head.norm_cfg'),
+        ('upernet_cloformer_xs_ade20k', 'data_preprocessor.mean', 'model.data_preprocessor.mean'),
+        ('upernet_cloformer_xs_ade20k', 'optimizer.lr', 'optim_wrapper.optimizer'),
+        ('demo/cloformer_xxs_shapes', 'crop', 'the fields made of it'),
+    ],
+)
+def test_an_inherited_variable_has_no_effect(name, option, field):
+    cfg = read_config(ROOT / f'configs/{name}.py')
+    cfg.merge_from_dict(dict(crop=8))
+    (warning,) = apply_options(cfg, {option: 1})
+    assert f'{option}: no host reads this variable' in warning
+    assert f'set {field}' in warning or f', {field}' in warning
 
 
 @pytest.mark.parametrize(
@@ -95,7 +115,7 @@ def test_the_tools_say_it(tool_error, tool_main, capsys, tmp_path, monkeypatch):
     )
     assert capsys.readouterr().err.count('warning: ') == 0
     tool_error(*args, 'note=1')
-    assert 'warning: --cfg-options note: neither' in capsys.readouterr().err
+    assert 'warning: --cfg-options note: no host' in capsys.readouterr().err
 
 
 HOST_CONFIGS = dict(

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import subprocess
 from types import SimpleNamespace
 
 import pytest
@@ -51,6 +52,22 @@ def test_a_start_with_fields_that_would_stay_is_refused(tool_error, tmp_path):
         assert str(own).strip('{}') in message
     # The templates name weights: the tool replaces these.
     assert '--seeds is 0' in tool_error('compare_pretraining.py', template, *out, '--seeds', 0)
+
+
+def test_options_of_several_groups_reach_the_training(tool_error, tmp_path, monkeypatch):
+    commands = []
+
+    def run(command):
+        commands.append(command)
+        return SimpleNamespace(returncode=1)
+
+    monkeypatch.setattr(subprocess, 'run', run)
+    out = ('--work-dir', tmp_path / 'new', '--out', tmp_path / 'out.json')
+    options = ('--cfg-options', 'a=1', 'b=2', '--cfg-options', 'c=3')
+    template = ROOT / 'configs/cloformer_xxs_custom.py'
+    assert 'failed' in tool_error('compare_pretraining.py', template, *out, *options)
+    (command,) = commands
+    assert command[command.index('--cfg-options') + 1 :][:3] == ['a=1', 'b=2', 'c=3']
 
 
 @pytest.mark.parametrize('name', ['bccd', 'camvid'])

@@ -34,7 +34,9 @@ def main() -> None:
     parser.add_argument('--seeds', type=int, default=3, help='number of trainings per start')
     parser.add_argument('--work-dir', type=Path, required=True, help='new folder for the trainings')
     parser.add_argument('--out', type=Path, required=True, help='JSON file to write')
-    parser.add_argument('--cfg-options', nargs='+', default=[], help='as for train.py')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action='extend', default=[], help='as for train.py'
+    )
     args = parser.parse_args()
     if args.work_dir.exists():
         raise UserError(f'{args.work_dir} exists; choose a new folder for the trainings')

@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument('configs', nargs='*', type=Path, help='default: all in configs/demo')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo-all'))
     args = parser.parse_args()
-    configs = args.configs or sorted(Path('configs/demo').glob('*.py'))
+    configs = args.configs or sorted((TOOLS.parent / 'configs/demo').glob('*.py'))
     rows = [run_config(config, args.work_dir / config.stem) for config in configs]
     print('\n' + table([Row(*Row._fields), *rows]))
     if any(row.task == 'FAILED' for row in rows):

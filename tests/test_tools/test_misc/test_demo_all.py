@@ -183,3 +183,15 @@ def test_pre_training_to_downstream_is_one_step(root, shapes, run_logged, tmp_pa
     assert len(shared) > 100
     for key in shared:
         assert torch.equal(after[key], before[key]), key
+
+
+def test_the_configs_are_found_from_any_folder(tool_main, tmp_path, monkeypatch, capsys):
+    def fail(command, check):
+        raise subprocess.CalledProcessError(1, command)
+
+    monkeypatch.setattr(subprocess, 'run', fail)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        tool_main('demo_all.py')
+    rows = capsys.readouterr().out
+    assert all(path.stem in rows for path in (ROOT / 'configs/demo').glob('*.py'))
