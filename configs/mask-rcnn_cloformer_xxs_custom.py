@@ -6,7 +6,7 @@
 # learning rate x 0.1 after epochs 8 and 11, as on COCO.
 _base_ = 'mask-rcnn_cloformer_xxs_coco.py'
 
-root = 'data/shapes/coco/'
+root = 'data/shapes/coco'
 classes = ('ring', 'square', 'star', 'triangle')  # As in the annotation files, in the same order.
 train = dict(ann_file='annotations/instances_train2017.json', data_prefix=dict(img='train2017/'))
 val = dict(ann_file='annotations/instances_val2017.json', data_prefix=dict(img='val2017/'))
@@ -15,9 +15,8 @@ dataset = dict(data_root=root, metainfo=dict(classes=classes))
 train_dataloader = dict(dataset=dict(**dataset, **train))
 val_dataloader = dict(dataset=dict(**dataset, **val))
 test_dataloader = val_dataloader
-val_evaluator = dict(ann_file=root + val['ann_file'])
+val_evaluator = dict(ann_file=f'{root}/{val["ann_file"]}')
 test_evaluator = val_evaluator
-tta_pipeline = None  # tools/test.py --tta mirrors images; the inherited scales are a benchmark's.
 
 weights = dict(type='Pretrained', checkpoint='mmcloformer://cloformer_xxs_tiny-imagenet')
 heads = dict(num_classes=len(classes))

@@ -1,4 +1,4 @@
-# Semantic FPN on your own images and label maps. Copy this file, edit the seven assignments below
+# Semantic FPN on your own images and label maps. Copy this file, edit the six assignments below
 # `_base_`, and run `python tools/train.py configs/COPY.py --auto-scale-lr`. Unedited, it trains on
 # the scenes that tools/dataset_converters/make_shapes.py generates. A label map is a PNG with one
 # channel that holds class numbers; 255 means no class. It has the name of its image.
@@ -8,7 +8,6 @@ _base_ = 'semantic-fpn_cloformer_xxs_ade20k.py'
 
 root = 'data/shapes/ade20k'
 classes = ('ground', 'ring', 'square', 'star', 'triangle')  # In the order of their numbers.
-palette = [(96, 96, 96), (255, 128, 0), (0, 170, 255), (255, 220, 0), (0, 200, 90)]
 zero_is_void = True  # Then 0 means no class, and the classes are 1, 2, ...; else they are 0, 1, ...
 train = dict(img_path='images/training', seg_map_path='annotations/training')
 val = dict(img_path='images/validation', seg_map_path='annotations/validation')
@@ -30,7 +29,7 @@ test_pipeline = [
     dict(type='PackSegInputs'),
 ]
 dataset = dict(type='BaseSegDataset', data_root=root, reduce_zero_label=zero_is_void)
-dataset.update(metainfo=dict(classes=classes, palette=palette), img_suffix=img_suffix)
+dataset.update(metainfo=dict(classes=classes), img_suffix=img_suffix)
 train_dataloader = dict(
     batch_size=8, dataset=dict(**dataset, data_prefix=train, pipeline=train_pipeline)
 )

@@ -193,7 +193,7 @@ DSB2018 = ('bbox_mAP', 'segm_mAP', 'segm_mAP_50')
         ('camvid-2k-r18', ('mIoU',), '{:.1f}'.format),
         *(
             each
-            for run in ('deeppcb', 'deeppcb-pairs', 'deeppcb-4e', 'deeppcb-4e-pairs')
+            for run in ('deeppcb', 'deeppcb-pairs', 'deeppcb-4e', 'deeppcb-4e-pairs', 'deeppcb-r18')
             for each in (
                 (run, ('pascal_voc/AP33',), lambda ap: f'{100 * ap:.1f}'),
                 (run, ('coco/bbox_mAP_50', 'coco/bbox_mAP'), '{:.3f}'.format),

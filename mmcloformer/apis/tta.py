@@ -33,7 +33,8 @@ class MirrorImage(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Flip the image and set the keys that the hosts' models read."""
         if self.flip:
-            results['img'] = mmcv.imflip(results['img'])
+            # Of an image of one column, packing would keep the negative stride.
+            results['img'] = mmcv.imflip(results['img']).copy()
         results.update(flip=self.flip, flip_direction='horizontal' if self.flip else None)
         return results
 

@@ -45,6 +45,11 @@ class PicturesHook(Hook):
     def before_test(self, runner: Runner) -> None:
         """Find the folder of all images; say which are drawn in a distributed test."""
         self.root = find_root(runner.test_dataloader.dataset)
+        meta = runner.visualizer.dataset_meta or {}
+        palette, classes = meta.get('palette'), meta.get('classes') or ()
+        # mmdet's visualizer needs a colour for each class, and CocoDataset has 80.
+        if isinstance(palette, list) and len(palette) < len(classes):
+            runner.visualizer.dataset_meta = dict(meta, palette='random')
         if get_world_size() > 1:
             runner.logger.warning(
                 f'--show-dir draws the images of the first of {get_world_size()} processes only; '

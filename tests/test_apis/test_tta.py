@@ -3,6 +3,7 @@
 import json
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from mmengine.dataset import Compose
@@ -10,7 +11,7 @@ from mmengine.hub import get_config
 from mmengine.registry import DATASETS, init_default_scope
 
 from mmcloformer.apis.config import build_model, read_config
-from mmcloformer.apis.tta import augment_test
+from mmcloformer.apis.tta import MirrorImage, augment_test
 from mmcloformer.config import ConfigView, walk
 from mmcloformer.errors import ConfigError
 from tests.conftest import ROOT, coco_options
@@ -69,6 +70,11 @@ def scoped(cfg, host):
             node.value['type'] = view.resolve(node.value, registry)
     cfg.model.type = view.resolve(cfg.model, 'MODELS')
     cfg.default_scope = None
+
+
+def test_an_image_of_one_column_can_be_packed():
+    flipped = MirrorImage(flip=True)(dict(img=np.zeros((5, 1, 3), np.uint8)))
+    assert torch.from_numpy(flipped['img']).shape == (5, 1, 3)
 
 
 @pytest.mark.parametrize('spelling', [SPELLINGS[0], 'subclass', 'no scope'])
@@ -149,7 +155,7 @@ def test_a_segmentors_label_maps_have_the_size_of_the_images(tested):
 @pytest.mark.parametrize('name', ['retinanet', 'mask-rcnn', 'semantic-fpn'])
 def test_templates_do_not_inherit_the_scales_of_a_benchmark(name):
     cfg = read_config(ROOT / f'configs/{name}_cloformer_xxs_custom.py')
-    assert cfg.tta_pipeline is None
+    assert cfg.get('tta_pipeline') is None
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`tools/test.py --show-dir`: a picture of every image, with images of one name in two folders."""
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -46,8 +47,8 @@ def root(tmp_path):
     return tmp_path
 
 
-def detection(path):
-    boxes = dict(bboxes=torch.tensor([[0.0, 0, 9, 9]]), labels=torch.zeros(1, dtype=torch.long))
+def detection(path, label=0):
+    boxes = dict(bboxes=torch.tensor([[0.0, 0, 9, 9]]), labels=torch.tensor([label]))
     found = InstanceData(**boxes, scores=torch.tensor([0.5]))
     return DetDataSample(metainfo=dict(img_path=path), pred_instances=found)
 
@@ -69,11 +70,11 @@ HOSTS = dict(
 )
 
 
-def draw(host, work_dir, paths, folder='pictures', tta=False, **hook):
+def draw(host, work_dir, paths, folder='pictures', tta=False, names=('one',), **hook):
     """Draw in two batches, as `tools/test.py` sets the config up; returns the pictures."""
     visualizer, sample = HOSTS[host]
     drawer = visualizer.get_instance('drawing')
-    drawer.dataset_meta = dict(classes=['one'], palette=[(0, 255, 0)])
+    drawer.dataset_meta = dict(classes=names, palette=[(0, 255, 0)])
     cfg = Config(dict(default_scope=host, default_hooks=dict(visualization=hook)))
     draw_predictions(cfg, folder)
     built = HOOKS.build(cfg.custom_hooks[0])
@@ -116,6 +117,12 @@ def test_images_of_one_folder_are_drawn_into_one(host, root, monkeypatch):
     monkeypatch.chdir(root)
     pictures = draw(host, root, ['images/b/1.png', 'images/b/2.png'], folder=str(root / 'out'))
     assert sorted(pictures) == ['1.png', '2.png']
+
+
+def test_a_palette_of_fewer_colours_than_classes(root, monkeypatch):
+    monkeypatch.setitem(HOSTS, 'mmdet', (DetLocalVisualizer, partial(detection, label=1)))
+    pictures = draw('mmdet', root, [str(root / 'images/b/1.png')], names=('one', 'two'))
+    assert list(pictures) == ['1.png']
 
 
 def test_images_without_a_path_are_numbered(root):

@@ -104,7 +104,7 @@ def test_it_inherits_the_recipe_and_starts_from_the_weights(name):
 # The test after it trains detectors.
 @pytest.mark.parametrize('name', [INSTANCES, SEGMENTOR, CLASSIFIER])
 def test_generated_sets(name, run_logged, fill_in, shapes, tmp_path):
-    folder = {SEGMENTOR: 'ade20k', CLASSIFIER: 'imagenet'}.get(name, 'coco/')
+    folder = {SEGMENTOR: 'ade20k', CLASSIFIER: 'imagenet'}.get(name, 'coco')
     config = fill_in(name, root=repr(f'{shapes}/{folder}'))
     log = run_logged('train.py', config, '--cfg-options', *SMALL[name], work_dir=tmp_path / 'work')
     assert 'CloFormer: loaded' in log
@@ -167,7 +167,6 @@ REAL = {
         dict(
             root="'{data}/camvid'",
             classes='tuple("abcdefghijk")',
-            palette='[(20 * i, 0, 0) for i in range(11)]',
             zero_is_void='False',
             train="dict(img_path='images/train', seg_map_path='annotations/train')",
             val="dict(img_path='images/val', seg_map_path='annotations/val')",

@@ -1,0 +1,8 @@
+# retinanet_cloformer_xxs_pairs_deeppcb.py with ResNet-18, the hosts' backbone of similar cost, from
+# random weights. Same schedule.
+_base_ = 'retinanet_cloformer_xxs_pairs_deeppcb.py'
+
+model = dict(
+    backbone=dict(_delete_=True, type='ResNet', depth=18, out_indices=(1, 2, 3)),
+    neck=dict(in_channels=[128, 256, 512]),
+)
