@@ -168,8 +168,8 @@ def test_the_readme_repeats_the_results():
             *(at_end(f'camvid-2k{run}', 'mIoU') for run in ('', '-r18'))
         ),
         '{:.1%}'.format(at_end('deeppcb-4e-pairs', 'pascal_voc/AP33')).replace('%', ' %'),
-        'mask AP {:.3f}, from random weights {:.3f}, ResNet-18 {:.3f}'.format(
-            *(at_end(f'dsb2018{run}', 'coco/segm_mAP') for run in ('', '-random', '-r18'))
+        'mask AP {:.3f}, from random weights {:.3f}'.format(
+            *(at_end(f'dsb2018{run}', 'coco/segm_mAP') for run in ('', '-random'))
         ),
         'top-1 {:.1f} %; 5 epochs from the weights above: {:.1f} %'.format(
             *(at_end(name, 'accuracy/top1') for name in ('imagenette-20e', 'imagenette'))
@@ -193,7 +193,7 @@ DSB2018 = ('bbox_mAP', 'segm_mAP', 'segm_mAP_50')
         ('camvid-2k-r18', ('mIoU',), '{:.1f}'.format),
         *(
             each
-            for run in ('deeppcb', 'deeppcb-pairs', 'deeppcb-4e', 'deeppcb-4e-pairs', 'deeppcb-r18')
+            for run in ('deeppcb', 'deeppcb-pairs', 'deeppcb-4e', 'deeppcb-4e-pairs')
             for each in (
                 (run, ('pascal_voc/AP33',), lambda ap: f'{100 * ap:.1f}'),
                 (run, ('coco/bbox_mAP_50', 'coco/bbox_mAP'), '{:.3f}'.format),
@@ -201,7 +201,7 @@ DSB2018 = ('bbox_mAP', 'segm_mAP', 'segm_mAP_50')
         ),
         *(
             (f'dsb2018{run}', [f'coco/{each}' for each in DSB2018], '{:.3f}'.format)
-            for run in ('', '-random', '-r18')
+            for run in ('', '-random')
         ),
     ],
 )

@@ -4,7 +4,7 @@ import ast
 import copy
 import inspect
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,8 @@ from ..errors import ConfigError, join_first
 # What the hosts read from a config: the arguments of the Runner, and these.
 _HOST_FIELDS = {
     *inspect.signature(Runner).parameters,
-    'activation_checkpointing', 'compile', 'custom_imports', 'efficient_conv_bn_eval',
-    'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'strategy', 'sync_bn',
-    'tta_model', 'tta_pipeline',
+    'activation_checkpointing', 'compile', 'efficient_conv_bn_eval', 'find_unused_parameters',
+    'model_wrapper_cfg', 'runner_type', 'strategy', 'sync_bn', 'tta_model', 'tta_pipeline',
 } - {'cfg'}  # fmt: skip
 # Fields that the hosts read before mmengine (mmdet 2.x, mmseg 0.x, mmcls), and those of today.
 _OLD_FIELDS = {
@@ -64,8 +63,14 @@ def apply_options(cfg: Config, options: Mapping[str, Any]) -> list[str]:
             fields of the config.
     """
     before = _without_scopes(cfg.to_dict())
-    unread = [*_unread(cfg, options)]
-    warnings = [*_unknown_fields(before, unread)]
+    names = set(_HOST_FIELDS)
+    if 'data_preprocessor' in (before.get('model') or {}):  # The model's own one wins.
+        names.remove('data_preprocessor')
+    read = {name: value for name, value in before.items() if name in names}
+    unread = [option for option in options if _root(option) not in names]
+    if cfg.get('runner_type', 'Runner') not in ('Runner', 'FlexibleRunner'):
+        unread = []  # A Runner of another class may read fields of its own.
+    warnings = [*_unknown_fields(before, read, unread)]
     try:
         cfg.merge_from_dict(copy.deepcopy(dict(options)))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -74,8 +79,10 @@ def apply_options(cfg: Config, options: Mapping[str, Any]) -> list[str]:
             'entry of a list can be changed by its index, as a.0.b=value; to replace entries, set '
             'the whole list'
         ) from error
-    variables = [option for option in unread if option.partition('.')[0] in before]
-    return [*warnings, *_unread_variables(before, _without_scopes(cfg.to_dict()), variables)]
+    after = _without_scopes(cfg.to_dict())
+    known = [each for each in unread if _root(each) in before]
+    changed = [each for each in known if before[_root(each)] != after[_root(each)]]
+    return [*warnings, *_unread_variables(before, read, changed, options)]
 
 
 def old_fields(cfg: Config, path: str | os.PathLike[str]) -> Iterator[str]:
@@ -121,26 +128,26 @@ def _without_scopes(value: Any) -> Any:
     return type(value)(map(_without_scopes, value)) if isinstance(value, (list, tuple)) else value
 
 
-def _unread(cfg: Config, options: Iterable[str]) -> Iterator[str]:
-    """Yield the options of which no host reads the field."""
-    if cfg.get('runner_type', 'Runner') not in ('Runner', 'FlexibleRunner'):
-        return  # A Runner of another class may read fields of its own.
-    # The model's own preprocessor wins.
-    unused = {'data_preprocessor'} if 'data_preprocessor' in (cfg.get('model') or {}) else set()
-    for option in options:
-        if option.partition('.')[0] not in _HOST_FIELDS - unused:
-            yield option
+def _root(field: str) -> str:
+    return field.partition('.')[0]
 
 
-def _unknown_fields(before: Mapping[str, Any], unread: Iterable[str]) -> Iterator[str]:
-    """Yield warnings about fields that nothing has; raise where another field is meant."""
-    known = {*before, *_HOST_FIELDS}
+def _unknown_fields(
+    before: Mapping[str, Any], read: Mapping[str, Any], unread: Iterable[str]
+) -> Iterator[str]:
+    """Yield warnings about fields that nothing has; raise where another field is meant.
+
+    Args:
+        before: The config without the options.
+        read: The part of it that a host reads.
+        unread: The options for other fields.
+    """
     for option in unread:
         root, dot, rest = option.partition('.')
         if root in before:
             continue
-        similar = get_close_matches(root, known - {root}, n=1, cutoff=_SIMILAR)
-        nested = _fields_inside(before, option)
+        similar = get_close_matches(root, {*before, *_HOST_FIELDS} - {root}, 1, _SIMILAR)
+        nested = _fields_inside(read, option)
         meant = [name + dot + rest for name in similar] + nested
         meant += [_OLD_FIELDS[root]] if root in _OLD_FIELDS else []
         problem = (
@@ -153,23 +160,37 @@ def _unknown_fields(before: Mapping[str, Any], unread: Iterable[str]) -> Iterato
 
 
 def _unread_variables(
-    before: Mapping[str, Any], after: Mapping[str, Any], options: Iterable[str]
+    before: Mapping[str, Any],
+    read: Mapping[str, Any],
+    changed: Iterable[str],
+    options: Collection[str],
 ) -> Iterator[str]:
     """Yield warnings about changed variables of the config file, which was read before.
 
-    There is none if all fields that were made of the variable are set too.
+    There is none if all fields that were made of the variable are set too, as far as is known.
+
+    Args:
+        before: The config without the options.
+        read: The part of it that a host reads.
+        changed: The options that change variables.
+        options: All options.
     """
-    for option in options:
-        name = option.partition('.')[0]
-        made, stale = (_copies(cfg, name, before[name]) for cfg in (before, after))
-        if after[name] == before[name] or (made and not stale):
-            continue
-        fields = stale or _fields_inside(after, option)
-        meant = join_first(fields, 4) if fields else _OLD_FIELDS.get(name, 'the fields made of it')
-        yield (
-            f'--cfg-options {option}: no host reads this variable of the config file, and the '
-            f'fields made of it keep its old value; set {meant}'
-        )
+    for option in changed:
+        name = _root(option)
+        made = _copies(read, name, before[name]) or _fields_inside(read, option)
+        stale = [
+            field
+            for field in made
+            if not any(f'{one}.'.startswith(f'{field}.') for one in options)
+            and not any(f'{field}.'.startswith(f'{one}.') for one in options)
+        ]
+        problem = f'--cfg-options {option}: no host reads this variable of the config file, '
+        if stale:
+            found = f'and the fields made of it keep its old value; set {join_first(stale, 4)}'
+            yield problem + found
+        elif not made:
+            meant = _OLD_FIELDS.get(name, 'the fields that a host reads')
+            yield f'{problem}so it has no effect unless your own code reads it; set {meant}'
 
 
 def _fields_inside(cfg: Mapping[str, Any], option: str) -> list[str]:
@@ -183,10 +204,7 @@ def _copies(cfg: Mapping[str, Any], name: str, old: Any) -> list[str]:
     copies = [
         path
         for path, value, _ in walk(cfg)
-        if '.' in path
-        and path.endswith(end)
-        and not path.startswith(f'{name}.')
-        and _is_made_of(value, old)
+        if '.' in path and path.endswith(end) and _is_made_of(value, old)
     ]
     # Name a copied list only, not its entries too.
     return [path for path in copies if path.rpartition('.')[0] not in copies]

@@ -48,8 +48,10 @@ class PicturesHook(Hook):
         meta = runner.visualizer.dataset_meta or {}
         palette, classes = meta.get('palette'), meta.get('classes') or ()
         # mmdet's visualizer needs a colour for each class, and CocoDataset has 80.
-        if isinstance(palette, list) and len(palette) < len(classes):
-            runner.visualizer.dataset_meta = dict(meta, palette='random')
+        if isinstance(palette, list) and (missing := len(classes) - len(palette)) > 0:
+            more = np.random.RandomState(42).randint(0, 256, (missing, 3)).tolist()
+            palette = [*map(tuple, [*palette, *more])]
+            runner.visualizer.dataset_meta = dict(meta, palette=palette)
         if get_world_size() > 1:
             runner.logger.warning(
                 f'--show-dir draws the images of the first of {get_world_size()} processes only; '
