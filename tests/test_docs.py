@@ -164,8 +164,8 @@ def test_the_readme_repeats_the_results():
             for metric in ('top1', 'top5')
         ),
         *(f'{last("bccd", weights):.3f}' for weights in ('random', 'tiny-imagenet')),
-        'mIoU {:.1f} %, ResNet-18 from random weights {:.1f} %'.format(
-            *(at_end(f'camvid-2k{run}', 'mIoU') for run in ('', '-r18'))
+        'mIoU {:.1f} %; from random weights {:.1f} %, ResNet-18 {:.1f} %'.format(
+            *(at_end(f'camvid-2k{run}', 'mIoU') for run in ('', '-random', '-r18'))
         ),
         '{:.1%}'.format(at_end('deeppcb-4e-pairs', 'pascal_voc/AP33')).replace('%', ' %'),
         'mask AP {:.3f}, from random weights {:.3f}'.format(
@@ -190,6 +190,7 @@ DSB2018 = ('bbox_mAP', 'segm_mAP', 'segm_mAP_50')
         ('imagenette', ('accuracy/top1',), '{:.1f}'.format),
         ('imagenette-20e', ('accuracy/top1',), '{:.1f}'.format),
         ('camvid-2k', ('mIoU',), '{:.1f}'.format),
+        ('camvid-2k-random', ('mIoU',), '{:.1f}'.format),
         ('camvid-2k-r18', ('mIoU',), '{:.1f}'.format),
         *(
             each
