@@ -100,7 +100,7 @@ def plot_curves(work_dir: str | Path, out: str | Path | None = None) -> Path:
         The file written.
 
     Raises:
-        UserError: As `read_curves`, or if the file has not the ending of an image.
+        UserError: As `read_curves`, or if the file does not have the ending of an image.
     """
     target = Path(work_dir) / 'curves.png' if out is None else Path(out)
     if target.suffix[1:].lower() not in FigureCanvasAgg.get_supported_filetypes():

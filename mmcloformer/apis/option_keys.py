@@ -178,12 +178,7 @@ def _unread_variables(
     for option in changed:
         name = _root(option)
         made = _copies(read, name, before[name]) or _fields_inside(read, option)
-        stale = [
-            field
-            for field in made
-            if not any(f'{one}.'.startswith(f'{field}.') for one in options)
-            and not any(f'{field}.'.startswith(f'{one}.') for one in options)
-        ]
+        stale = [field for field in made if not any(_overlap(field, each) for each in options)]
         problem = f'--cfg-options {option}: no host reads this variable of the config file, '
         if stale:
             found = f'and the fields made of it keep its old value; set {join_first(stale, 4)}'
@@ -191,6 +186,11 @@ def _unread_variables(
         elif not made:
             meant = _OLD_FIELDS.get(name, 'the fields that a host reads')
             yield f'{problem}so it has no effect unless your own code reads it; set {meant}'
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Return whether two fields are the same, or one is inside the other."""
+    return f'{one}.'.startswith(f'{other}.') or f'{other}.'.startswith(f'{one}.')
 
 
 def _fields_inside(cfg: Mapping[str, Any], option: str) -> list[str]:
