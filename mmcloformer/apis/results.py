@@ -9,6 +9,7 @@ from mmengine.config import Config
 from numpy.typing import NDArray
 
 from ..config import ConfigView
+from ..engine.pictures import fill_palette
 from ..errors import DataError, UserError, join_first
 
 
@@ -88,10 +89,9 @@ class DetectorResults(Results):
         from mmdet.visualization import DetLocalVisualizer
 
         super().__init__(cfg, model, *args)
-        self.palette = self.palette or 'random'
-        if not isinstance(self.palette[0], (int, str)):  # One colour per class, a list in mmdet.
-            is_whole = len(self.palette) >= len(self.names)
-            self.palette = [*self.palette] if is_whole else 'random'
+        # Not the name of a palette, or one color for all classes.
+        if not self.palette or not isinstance(self.palette[0], (int, str)):
+            self.palette = fill_palette(self.palette, len(self.names)) or 'random'
         threshold = -1 if self.score_thr is not None else self.drawing.get('score_thr', 0.3)
         self.settings = dict(pred_score_thr=threshold)
         self.visualizer = self.build_visualizer(cfg, DetLocalVisualizer)

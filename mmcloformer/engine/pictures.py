@@ -17,7 +17,9 @@ from mmengine.runner import Runner
 from ..config import ConfigView
 
 _VISUALIZERS = dict(
-    mmdet='DetLocalVisualizer', mmseg='SegLocalVisualizer', mmpretrain='UniversalVisualizer'
+    mmdet='mmdet.DetLocalVisualizer',
+    mmseg='mmseg.SegLocalVisualizer',
+    mmpretrain='mmpretrain.UniversalVisualizer',
 )
 
 
@@ -46,11 +48,9 @@ class PicturesHook(Hook):
         """Find the folder of all images; say which are drawn in a distributed test."""
         self.root = find_root(runner.test_dataloader.dataset)
         meta = runner.visualizer.dataset_meta or {}
-        palette, classes = meta.get('palette'), meta.get('classes') or ()
-        # mmdet's visualizer needs a colour for each class, and CocoDataset has 80.
-        if isinstance(palette, list) and (missing := len(classes) - len(palette)) > 0:
-            more = np.random.RandomState(42).randint(0, 256, (missing, 3)).tolist()
-            palette = [*map(tuple, [*palette, *more])]
+        palette = meta.get('palette')
+        if isinstance(palette, list):
+            palette = fill_palette(palette, len(meta.get('classes') or ()))
             runner.visualizer.dataset_meta = dict(meta, palette=palette)
         if get_world_size() > 1:
             runner.logger.warning(
@@ -88,6 +88,17 @@ def _to_rgb(inputs: Any, index: int) -> Any:
     if isinstance(inputs, list) and inputs[0].ndim == 4:  # Versions of test-time augmentation.
         inputs = inputs[-1]
     return inputs[index].flip(0).permute(1, 2, 0).cpu().numpy().astype(np.uint8)
+
+
+def fill_palette(colors: Sequence[Any], number: int) -> list[tuple[int, ...]]:
+    """Add random colors to those of a data set: mmdet's visualizer needs one for each class.
+
+    Args:
+        colors: Colors as red, green and blue; CocoDataset has 80 for any number of classes.
+        number: Number of classes.
+    """
+    more = np.random.RandomState(42).randint(0, 256, (number, 3)).tolist()
+    return [tuple(color) for color in (*colors, *more[len(colors) :])]
 
 
 def draw_predictions(cfg: Config, folder: str) -> None:

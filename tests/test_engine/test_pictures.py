@@ -11,7 +11,7 @@ from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.registry import HOOKS
+from mmengine.registry import HOOKS, VISUALIZERS
 from mmengine.structures import InstanceData, PixelData
 from mmpretrain.structures import DataSample
 from mmpretrain.visualization import UniversalVisualizer
@@ -152,7 +152,8 @@ def test_configs_without_hooks(hooks):
     cfg = Config(dict(default_scope='mmseg', **hooks))
     draw_predictions(cfg, 'pictures')
     assert cfg.custom_hooks == [dict(type='PicturesHook', folder='pictures')]
-    assert cfg.visualizer == dict(type='SegLocalVisualizer')  # mmengine's own cannot draw samples.
+    # mmengine's own cannot draw samples. Pure-Python configs have no scope in which to look it up.
+    assert VISUALIZERS.get(cfg.visualizer.type) is SegLocalVisualizer
     with pytest.raises(ConfigError, match='the config needs a model of mmdet'):
         draw_predictions(Config({}), 'pictures')
 
