@@ -168,8 +168,8 @@ def test_the_readme_repeats_the_results():
             *(at_end(f'camvid-2k{run}', 'mIoU') for run in ('', '-random', '-r18'))
         ),
         '{:.1%}'.format(at_end('deeppcb-4e-pairs', 'pascal_voc/AP33')).replace('%', ' %'),
-        'mask AP {:.3f}, from random weights {:.3f}'.format(
-            *(at_end(f'dsb2018{run}', 'coco/segm_mAP') for run in ('', '-random'))
+        'mask AP {:.3f}; from random weights {:.3f}, ResNet-18 {:.3f}'.format(
+            *(at_end(f'dsb2018{run}', 'coco/segm_mAP') for run in ('', '-random', '-r18'))
         ),
         'top-1 {:.1f} %; 5 epochs from the weights above: {:.1f} %'.format(
             *(at_end(name, 'accuracy/top1') for name in ('imagenette-20e', 'imagenette'))
@@ -202,7 +202,7 @@ DSB2018 = ('bbox_mAP', 'segm_mAP', 'segm_mAP_50')
         ),
         *(
             (f'dsb2018{run}', [f'coco/{each}' for each in DSB2018], '{:.3f}'.format)
-            for run in ('', '-random')
+            for run in ('', '-random', '-r18')
         ),
     ],
 )
