@@ -314,7 +314,7 @@ def _model_problems(
 def _narrow_problems(view: ConfigView, found: Classes) -> Iterator[Problem]:
     """Check that a data set has at least the classes of each head."""
     count = found.number or 0
-    for field, number, classes in head_numbers(view):
+    for field, number, classes, severity in head_numbers(view):
         if view.host == 'mmpretrain':
             # Labels of a list, unlike those of folders, do not depend on the number of names.
             wrong = found.folders is not None and count != classes
@@ -325,6 +325,7 @@ def _narrow_problems(view: ConfigView, found: Classes) -> Iterator[Problem]:
                 found.field,
                 f'has {count} classes, but {field} is {number}',
                 'give it the classes that the model was trained on, in the same order',
+                severity=severity,
             )
 
 

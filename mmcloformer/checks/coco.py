@@ -445,13 +445,15 @@ def _unreadable(images: _Entries, annotations: _Entries, measured: _Entries) -> 
 
 
 def _missing(folder: str, files: Sequence[str]) -> Iterator[Problem]:
-    """Yield which images are not there; each folder is listed only once."""
-    if '://' in folder:
-        return
+    """Yield which images are not there; each folder is listed only once, URLs are left out."""
     listings: dict[str, set[str]] = {}
     missing = []
     for file in files:
-        parent, name = os.path.split(os.path.join(folder, file))
+        path = os.path.join(folder, file)
+        scheme, mark, _ = path.partition('://')
+        if mark and os.sep not in scheme:
+            continue
+        parent, name = os.path.split(path)
         if parent not in listings:
             listings[parent] = set(os.listdir(parent)) if os.path.isdir(parent) else set()
         if name not in listings[parent]:

@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from ..config import ConfigView, Entry, Node, is_in_hosts, walk
-from .problem import Problem
+from .problem import Problem, Severity
 
 
 class Number(NamedTuple):
@@ -16,11 +16,13 @@ class Number(NamedTuple):
         found: Its value.
         classes: How many classes that makes. A segmentor with one output channel tells two classes
             apart.
+        severity: `warning` for a class of the user's own, which may count in another way.
     """
 
     field: str
     found: int
     classes: int
+    severity: Severity
 
 
 def head_numbers(view: ConfigView) -> Iterator[Number]:
@@ -37,15 +39,18 @@ def head_numbers(view: ConfigView) -> Iterator[Number]:
         number = settings.get('num_classes')
         if settings.get('class_agnostic'):
             continue
+        head = view.entry(settings, field, 'MODELS')
+        severity: Severity = 'error' if is_in_hosts(head.kind) else 'warning'
         if number is None and 'num_things_classes' in settings:
             number = settings['num_things_classes'] + settings.get('num_stuff_classes', 0)
-            yield Number(f'{field}.num_things_classes + num_stuff_classes', number, number)
-        elif number is not None and view.entry(settings, field, 'MODELS').is_a(*decode_heads):
+            name = f'{field}.num_things_classes + num_stuff_classes'
+            yield Number(name, number, number, severity)
+        elif number is not None and head.is_a(*decode_heads):
             if (channels := settings.get('out_channels')) is not None:
-                yield Number(f'{field}.out_channels', channels, max(channels, 2))
-            yield Number(f'{field}.num_classes', number, max(number, 2))
+                yield Number(f'{field}.out_channels', channels, max(channels, 2), severity)
+            yield Number(f'{field}.num_classes', number, max(number, 2), severity)
         elif number is not None:
-            yield Number(f'{field}.num_classes', number, number)
+            yield Number(f'{field}.num_classes', number, number, severity)
 
 
 def number_problems(
@@ -61,9 +66,10 @@ def number_problems(
     """
     count = allowed[0]
     heads = list(head_numbers(view))
-    for field, found, classes in heads:
-        if classes not in allowed:
-            yield Problem(field, f'is {found}, but {reason}', f'set it to {count}')
+    for each in heads:
+        if each.classes not in allowed:
+            found = f'is {each.found}, but {reason}'
+            yield Problem(each.field, found, f'set it to {count}', severity=each.severity)
     for node in _head_parts(view):
         weights = node.value.get('class_weight')
         loss = view.entry(node.value, node.field, 'MODELS')

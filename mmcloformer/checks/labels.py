@@ -172,7 +172,7 @@ def class_number(view: ConfigView, dataset: BaseDataset) -> int | None:
     if view.host == 'mmdet':
         return None
     classes = dataset.metainfo.get('classes')
-    numbers = [number.classes for number in head_numbers(view)]
+    numbers = [each.classes for each in head_numbers(view) if each.severity == 'error']
     return min([*numbers, len(classes)] if classes else numbers, default=None)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..config import ConfigView, DatasetEntry
+from ..config import ConfigView, DatasetEntry, is_in_hosts
 from ..errors import DataError, tool_command
 from .channels import channel_problems
 from .classes import class_problems
@@ -83,8 +83,8 @@ def missing_files(view: ConfigView, splits: Sequence[str]) -> Iterator[Problem]:
     """Yield the files and folders that do not exist.
 
     The data sets themselves say where they look. Files on other back ends (`s3://...`,
-    `backend_args`), images that the user's own step loads, and data sets that download their files
-    are left to the host.
+    `backend_args`), what the user's own data sets, metrics and steps read, and data sets that
+    download their files are left to the host.
 
     Args:
         view: The config.
@@ -96,7 +96,8 @@ def missing_files(view: ConfigView, splits: Sequence[str]) -> Iterator[Problem]:
             paths.setdefault(path, field)
     for evaluator in view.evaluators(*splits):
         file = evaluator.settings.get('ann_file')
-        if isinstance(file, str) and not evaluator.settings.get('backend_args'):
+        is_read = is_in_hosts(evaluator.kind) and not evaluator.settings.get('backend_args')
+        if isinstance(file, str) and is_read:
             paths.setdefault(file, f'{evaluator.field}.ann_file')
     for path, field in paths.items():
         if '://' not in path and not Path(path).exists():
@@ -108,6 +109,8 @@ def _paths(view: ConfigView, found: DatasetEntry) -> Iterator[tuple[str, str]]:
     entry = found.entry
     dataset: Any = view.build_lazily(entry)
     if dataset is None or getattr(dataset, 'download', False) or entry.settings.get('backend_args'):
+        return
+    if not is_in_hosts(entry.kind.load_data_list):
         return
     root = str(dataset.data_root or '')
     paths = [('ann_file', dataset.ann_file)]

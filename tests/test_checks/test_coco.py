@@ -324,6 +324,17 @@ def test_other_back_ends_and_other_formats_are_left_to_the_host(cfg):
     assert not found(cfg)
 
 
+def test_an_image_may_be_a_url(cfg, rewrite):
+    def change(content):
+        for image in content['images']:
+            image['file_name'] = f'http://localhost/{image["id"]}.png'
+
+    rewrite(change)
+    assert 'are not in' in errors(cfg)  # The host joins it with the folder.
+    cfg.train_dataloader.dataset.update(data_root='', data_prefix=dict(img=''))
+    assert errors(cfg) == ''
+
+
 def test_a_file_of_lvis_is_left_to_its_own_classes(cfg, rewrite):
     """It has no names of files and no crowds."""
 

@@ -1,10 +1,13 @@
 """Fields of a config that give a number of classes."""
 
+from types import SimpleNamespace
+
 import pytest
 from mmengine.config import Config
 
 from mmcloformer.checks.classes import class_problems
 from mmcloformer.checks.heads import head_numbers, ignored_label_problems, number_problems
+from mmcloformer.checks.labels import class_number
 from mmcloformer.config import ConfigView
 from tests.spelling import SPELLINGS, spell
 
@@ -34,6 +37,20 @@ def test_a_head_in_every_spelling(host):
     for kind in kinds:
         cfg = config(host, **{FIELDS[host]: dict(type=kind, num_classes=80)})
         assert found(cfg, 4) == [(f'model.{FIELDS[host]}.num_classes', '4')]
+
+
+@pytest.mark.parametrize('host', HEADS)
+def test_a_head_of_the_users_own_may_count_in_another_way(host):
+    kind = spell(host, 'MODELS', HEADS[host], 'itself')
+    for each, severity in ((kind, 'error'), (type('Own', (kind,), {}), 'warning')):
+        view = ConfigView(config(host, **{FIELDS[host]: dict(type=each, num_classes=3)}))
+        (problem,) = number_problems(view, ('val',), [4], 'REASON')
+        assert problem.severity == severity
+        (number,) = head_numbers(view)
+        assert number.severity == severity
+        if host != 'mmdet':
+            labelled = SimpleNamespace(metainfo=dict(classes=('a', 'b', 'c', 'd')))
+            assert class_number(view, labelled) == (3 if severity == 'error' else 4)
 
 
 def test_heads_in_lists_are_found_and_objectness_is_none():

@@ -1,7 +1,10 @@
+from glob import glob
 from pathlib import Path
 
 import pytest
 from mmcv.transforms import LoadImageFromFile
+from mmdet.datasets import CocoDataset
+from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
 
 from mmcloformer.checks.presence import check_data, check_present, missing_files
@@ -54,9 +57,33 @@ def test_a_missing_root_is_one_problem(tmp_path, fields):
     assert found == ['train_dataloader.dataset.data_root']
 
 
+class OwnMetric(CocoMetric):
+    """Reads its annotations from elsewhere."""
+
+
+class OwnDataset(CocoDataset):
+    """Takes a pattern for its files."""
+
+    def load_data_list(self):
+        return [dict(img_path=path) for path in glob(self.ann_file)]
+
+
+class RenamedDataset(CocoDataset):
+    """Has classes of its own."""
+
+
 def test_an_evaluators_own_file(root):
-    evaluators = [dict(ann_file=f'{root}/other.json'), dict(type='LoopMetric')]
-    assert missing(val_evaluator=evaluators) == ['val_evaluator.0.ann_file']
+    ours = dict(type='CocoMetric', ann_file=f'{root}/other.json')
+    assert missing(val_evaluator=[ours, dict(type='LoopMetric')]) == ['val_evaluator.0.ann_file']
+    assert missing(val_evaluator=dict(ours, type=OwnMetric)) == []
+
+
+def test_what_the_users_own_code_reads_is_left_to_it(root):
+    absent = dict(ann_file='annotations/*.txt', data_prefix=dict(img='{split}'))
+    assert missing(dataset(root, type=OwnDataset, **absent)) == []
+    field = 'train_dataloader.dataset.'
+    found = missing(dataset(root, type=RenamedDataset, **absent))
+    assert found == [f'{field}ann_file', f'{field}data_prefix']
 
 
 @pytest.mark.parametrize(
