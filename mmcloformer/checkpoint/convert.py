@@ -144,11 +144,12 @@ def infer_arch(state_dict: Mapping[str, Tensor]) -> str | dict[str, Any]:
             raise CheckpointError(f'{attn}local and {attn}pooled have no weights')
         kernels.append(tuple(conv.shape[-1] for conv in convs))
 
-    shapes = _shapes(state_dict, 'backbone.stages.')
+    stages = _take(state_dict, 'backbone.stages.')
     for name in ARCHS:
         with torch.device('meta'):
-            if _shapes(CloFormer(name).state_dict(), 'stages.') == shapes:
-                return name
+            own = _take(CloFormer(name).state_dict(), 'stages.')
+        if not describe_differences(own, stages):
+            return name
     heads = [math.gcd(*filter(None, stage)) for stage in widths]
     splits = [tuple(w // head for w in stage) for stage, head in zip(widths, heads)]
     return dict(
@@ -172,6 +173,6 @@ def _conv_weight(state_dict: Mapping[str, Tensor], key: str) -> Tensor:
     return weight
 
 
-def _shapes(state_dict: Mapping[str, Tensor], prefix: str) -> dict[str, torch.Size]:
+def _take(state_dict: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     keys = (key for key in state_dict if key.startswith(prefix))
-    return {key.removeprefix(prefix): state_dict[key].shape for key in keys}
+    return {key.removeprefix(prefix): state_dict[key] for key in keys}

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,16 +61,19 @@ def publish(
     meta = describe_classifier(state_dict)
     num_classes = meta['num_classes']
     if classes is None:
-        saved = loaded.get('meta') if isinstance(loaded, dict) else None
-        classes = ((saved or {}).get('dataset_meta') or {}).get('classes') or []
+        found = loaded
+        for key in ('meta', 'dataset_meta', 'classes'):
+            found = found.get(key) if isinstance(found, dict) else None
+        classes = tuple(found) if isinstance(found, Iterable) else ()
     if len(classes) != num_classes:
         raise CheckpointError(
             f'{checkpoint} has {num_classes} classes and there are {len(classes)} class names: '
             'give a file with one name per line with --classes'
         )
-    meta['classes'] = list(classes)
+    meta['classes'] = [*map(str, classes)]
     weights = {
-        key: (value.half() if value.is_floating_point() else value).contiguous()
+        # A copy: safetensors refuses tensors that share their memory.
+        key: (value.half() if value.is_floating_point() else value).clone().contiguous()
         for key, value in state_dict.items()
     }
     not_finite = [key for key, value in weights.items() if not torch.isfinite(value).all()]
@@ -126,7 +129,8 @@ def load_from_package(
     if problem:
         raise CheckpointError(
             f'{path} {problem}: install mmcloformer again or, in a clone, run '
-            f'`git checkout -- {path.name}` in {folder}'
+            f'`git checkout -- {path.name}` in {folder}; weights of your own are to be published '
+            'again'
         )
     with safe_open(path, 'pt') as file:
         meta = json.loads(file.metadata()[_META])

@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule, PretrainedInit
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -147,7 +147,7 @@ class CloFormer(DeployMixin, BaseModule):
         """
         given = self.init_cfg or []
         cfgs = [given] if isinstance(given, Mapping) else given
-        pretrained = [cfg for cfg in cfgs if cfg['type'] in ('Pretrained', PretrainedInit)]
+        pretrained = [cfg for cfg in cfgs if _is_pretrained(cfg['type'])]
         others = [cfg for cfg in cfgs if cfg not in pretrained]
         if others or not pretrained:
             self.init_cfg = others
@@ -277,6 +277,11 @@ class CloFormer(DeployMixin, BaseModule):
     def _freeze(self) -> None:
         for module in self._frozen_modules() + self._unused_modules():
             module.requires_grad_(False)
+
+
+def _is_pretrained(kind: Any) -> bool:
+    kind = WEIGHT_INITIALIZERS.get(kind) if isinstance(kind, str) else kind
+    return kind is PretrainedInit
 
 
 def _check_out_indices(out_indices: Sequence[int]) -> tuple[int, ...]:

@@ -205,8 +205,8 @@ def _check_parts(backbone: DeployMixin) -> None:
         if not (_is_plain(part, kind) if kind in _PLAIN else isinstance(part, kind)):
             raise DeployError(
                 f'{name} is a {type(part).__name__} and not a plain {kind.__name__}, so nothing '
-                'can be folded into it: merge or remove adapters, parametrizations and wrappers '
-                'before switch_to_deploy()'
+                'can be folded into it: merge or remove adapters, parametrizations, pruning masks '
+                'and wrappers before switch_to_deploy()'
             )
 
 

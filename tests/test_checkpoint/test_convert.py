@@ -33,6 +33,15 @@ def test_an_arch_of_ones_own_is_read_off_the_shapes():
     assert found.kernel_sizes[:2] == ((5, 3), (7,))
 
 
+def test_old_files_lack_the_counters_of_batch_norm():
+    weights = {
+        key: value
+        for key, value in released.state_dict('xxs').items()
+        if not key.endswith('num_batches_tracked')
+    }
+    assert convert_checkpoint(weights)['meta']['arch'] == 'xxs'
+
+
 def release(key):
     """Return the released name of a key of this package, the inverse of `rename_key`."""
     import re

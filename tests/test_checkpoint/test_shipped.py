@@ -1,6 +1,8 @@
 import json
 import shutil
+from argparse import Namespace
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -88,6 +90,25 @@ def test_it_predicts_and_is_exported_with_the_names_of_the_classes(
     trained = Predictor(cfg, str(checkpoint))(photo).result
     assert result['pred_scores'] == pytest.approx(trained['pred_scores'], abs=1e-2)
     assert tuple(load_trained(cfg, 'mmcloformer://toy')[1]['classes']) == tuple(CLASSES)
+
+
+@pytest.mark.parametrize('names', [np.array(CLASSES), np.arange(3)])
+def test_names_of_numpy_and_shared_weights(state_dict, tmp_path, names):
+    shared = dict(state_dict)
+    first, second = (f'backbone.stages.0.0.norm{i}.weight' for i in (1, 2))
+    shared[first] = shared[second] = shared[first].half()
+    content = dict(state_dict=shared, meta=dict(dataset_meta=dict(classes=names)))
+    torch.save(content, tmp_path / 'shared.pth')
+    publish(tmp_path / 'shared.pth', 'shared', folder=tmp_path)
+    loaded = load_from_package('shared', folder=tmp_path)
+    assert loaded['meta']['dataset_meta']['classes'] == tuple(map(str, names))
+    assert torch.equal(loaded['state_dict'][first], loaded['state_dict'][second])
+
+
+def test_meta_data_of_another_class_give_no_names(state_dict, tmp_path):
+    torch.save(dict(state_dict=state_dict, meta=Namespace(epoch=1)), tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match='3 classes and there are 0 class names'):
+        publish(tmp_path / 'a.pth', 'a', folder=tmp_path)
 
 
 def test_a_damaged_file_is_refused(folder):

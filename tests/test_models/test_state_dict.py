@@ -87,7 +87,10 @@ def test_it_survives_the_hosts_own_initialisation(source, classifier):
     assert torch.equal(model[0].stem.proj.weight, source.backbone.stem.proj.weight)
 
 
-@pytest.mark.parametrize('kind', ['Pretrained', PretrainedInit])
+@pytest.mark.parametrize(
+    'kind',
+    ['Pretrained', 'mmengine.Pretrained', 'mmengine.model.PretrainedInit', PretrainedInit],
+)
 def test_pretrained_weights_replace_those_of_other_initialisers(source, classifier, kind):
     others = dict(type='Constant', layer='Conv2d', val=7.0)
     weights = pretrained(classifier) | dict(type=kind)

@@ -34,7 +34,7 @@ def read_lines(path: Path | None) -> list[str] | None:
     if path is None:
         return None
     try:
-        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        return [line.strip() for line in path.read_text('utf-8-sig').splitlines() if line.strip()]
     except (OSError, UnicodeError) as error:
         raise UserError(f'--classes {path} cannot be read: {error}') from error
 
