@@ -1,16 +1,16 @@
 """Backbones for `torch.hub`: `torch.hub.load(REPOSITORY, 'cloformer_xxs', pretrained=True)`."""
 
-from typing import Any
+from typing import Any as _Any
 
 from mmcloformer import CloFormer as _CloFormer
 from mmcloformer.errors import ConfigError as _ConfigError
 
-dependencies = ['torch', 'mmengine', 'mmcv']
+dependencies = ['torch', 'mmengine', 'mmcv', 'safetensors']
 
 _WEIGHTS = {arch: f'mmcloformer://cloformer_{arch}_tiny-imagenet' for arch in ('xxs', 'xs')}
 
 
-def cloformer_xxs(pretrained: bool = False, **kwargs: Any) -> _CloFormer:
+def cloformer_xxs(pretrained: bool = False, **kwargs: _Any) -> _CloFormer:
     """Build CloFormer-XXS, a pyramid backbone.
 
     Args:
@@ -20,17 +20,17 @@ def cloformer_xxs(pretrained: bool = False, **kwargs: Any) -> _CloFormer:
     return _build('xxs', pretrained, kwargs)
 
 
-def cloformer_xs(pretrained: bool = False, **kwargs: Any) -> _CloFormer:
+def cloformer_xs(pretrained: bool = False, **kwargs: _Any) -> _CloFormer:
     """Build CloFormer-XS; arguments as for `cloformer_xxs`."""
     return _build('xs', pretrained, kwargs)
 
 
-def cloformer_s(pretrained: bool = False, **kwargs: Any) -> _CloFormer:
+def cloformer_s(pretrained: bool = False, **kwargs: _Any) -> _CloFormer:
     """Build CloFormer-S, for which there are no weights; arguments as for `cloformer_xxs`."""
     return _build('s', pretrained, kwargs)
 
 
-def _build(arch: str, pretrained: bool, kwargs: dict[str, Any]) -> _CloFormer:
+def _build(arch: str, pretrained: bool, kwargs: dict[str, _Any]) -> _CloFormer:
     if pretrained:
         if arch not in _WEIGHTS:
             raise _ConfigError(

@@ -75,7 +75,7 @@ setup(
     python_requires='>=3.10',
     # The two host stacks install the same folders, so neither may be pulled in over the other:
     # choose one as an extra.
-    install_requires=['torch>=2.6'],
+    install_requires=['torch>=2.6', 'safetensors>=0.4'],
     extras_require={
         'onedl': [TORCHVISION, *requirements('onedl.txt')],
         'openmmlab': [TORCHVISION, *requirements('openmmlab.txt')],

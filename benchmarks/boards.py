@@ -110,12 +110,16 @@ def quantize(names: Names, batches: list[Tensor]) -> Iterator[tuple[str, Run, tu
     """Quantise the models that `convert` wrote to int8, each by the quantiser of its runtime."""
     arrays = [batch.numpy() for batch in batches]
     yield 'onnxruntime, int8', _quantize_onnx(arrays), ('int8.onnx',)
-    try:
-        yield 'OpenVINO, int8', _quantize_openvino(arrays), ('int8.xml', 'int8.bin')
-        yield 'ExecuTorch, int8', _quantize_executorch(names, batches), ('int8.pte',)
-        yield 'LiteRT, int8 weights', _quantize_litert(), ('int8.tflite',)
-    except ImportError as error:
-        print(f'int8: {error}')
+    others: dict[str, tuple[Callable[[], Run], tuple[str, ...]]] = {
+        'OpenVINO, int8': (lambda: _quantize_openvino(arrays), ('int8.xml', 'int8.bin')),
+        'ExecuTorch, int8': (lambda: _quantize_executorch(names, batches), ('int8.pte',)),
+        'LiteRT, int8 weights': (_quantize_litert, ('int8.tflite',)),
+    }
+    for name, (quantize_model, files) in others.items():
+        try:
+            yield name, quantize_model(), files
+        except ImportError as error:
+            print(f'{name}: {error}')
 
 
 def _quantize_onnx(arrays: list[Any]) -> Run:
@@ -193,10 +197,10 @@ def measure(kind: str, data: Path, rounds: int, num_images: int) -> list[Names]:
     expected = names['model'](images)
     expected = [expected] if isinstance(expected, Tensor) else expected
     scale = max(float(value.abs().max()) for value in expected)
+    read = load_images(data, names) if kind == 'classifier' else None
     found = list(convert(names))
     samples: list[tuple[Tensor, int]] = []
-    if kind == 'classifier':
-        read = load_images(data, names)
+    if read:
         # Every 10th image is tested; images between them calibrate int8.
         found += quantize(names, [image for image, _ in read(range(5, 10_000, 310))])
         samples = list(read(range(0, 10_000, 10_000 // num_images)))
@@ -270,6 +274,7 @@ def main() -> None:
     parser.add_argument('--out', type=Path, default=ROOT / 'benchmarks/boards.json')
     args = parser.parse_args()
     args.data, args.out = args.data.absolute(), args.out.absolute()
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     here = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)

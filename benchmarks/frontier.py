@@ -76,23 +76,25 @@ def own_size(name: str) -> str:
     return f'{PEERS[name].size}x{PEERS[name].size}'
 
 
-def build_pyramid(name: str) -> nn.Module:
-    """Build one of `PEERS` with random weights, in evaluation mode and, where it has one, in its
-    deploy form. It returns the feature maps that timm offers; four for CloFormer.
+def build_pyramid(name: str, deploy: bool = True) -> nn.Module:
+    """Build one of `PEERS` with random weights, in evaluation mode. It returns the feature maps
+    that timm offers; four for CloFormer.
 
     Args:
         name: Name in `PEERS`.
+        deploy: Whether to switch it to its deploy form, where it has one.
     """
     peer = PEERS[name]
     if peer.family == 'CloFormer':
         ours = CloFormer(peer.build).eval()
-        switch_to_deploy(ours)
+        if deploy:
+            switch_to_deploy(ours)
         return ours
     import timm
     from timm.utils.model import reparameterize_model
 
     model = timm.create_model(peer.build, pretrained=False, features_only=True).eval()
-    return reparameterize_model(model)
+    return reparameterize_model(model) if deploy else model
 
 
 def plot_frontier(results: dict[str, Any], path: str | Path) -> None:

@@ -25,7 +25,6 @@ from .models import (
     backbone_step,
     build_backbone,
     config_step,
-    onnxruntime_step,
 )
 
 BACKBONES = (LITERAL, *OURS, *PEERS)
@@ -101,9 +100,10 @@ def _measure(names: Sequence[str], setting: Setting, arch: str, rounds: int) -> 
     rows: dict[str, Row] = {}
     steps: dict[str, Step] = {}
     size = f'{setting.size[0]}x{setting.size[1]}'
+    labels = _labels(names)
     for name in names:
         mode = 'training' if setting.training else 'inference'
-        row: Row = dict(model=_label(name), size=size, batch=setting.batch, mode=mode)
+        row: Row = dict(model=labels[name], size=size, batch=setting.batch, mode=mode)
         try:
             step = _prepare(name, setting, arch)
             if step is None:
@@ -114,7 +114,8 @@ def _measure(names: Sequence[str], setting: Setting, arch: str, rounds: int) -> 
             steps[name] = step
         except ConfigError:
             raise
-        except (RuntimeError, ValueError) as error:  # Shapes that do not fit, or out of memory.
+        # Shapes that do not fit, memory, or a package that is not installed.
+        except (RuntimeError, ValueError, ImportError) as error:
             row['error'] = str(error).splitlines()[0]
         rows[name] = row
     timed, errors = time_interleaved(steps, rounds)
@@ -131,16 +132,19 @@ def _prepare(name: str, setting: Setting, arch: str) -> Step | None:
         return backbone_step(name, build_backbone(name, arch), setting)
     pyramid = name.removesuffix(frontier.EXPORTED)
     if pyramid in frontier.PEERS:
-        model = frontier.build_pyramid(pyramid)
-        if pyramid != name:
-            return onnxruntime_step(model, setting)
-        return backbone_step(name, model, setting)
+        model = frontier.build_pyramid(pyramid, deploy=not setting.training)
+        return backbone_step(name if pyramid == name else ONNXRUNTIME, model, setting)
     return config_step(name, setting)
 
 
-def _label(name: str) -> str:
-    known = name in BACKBONES or name.removesuffix(frontier.EXPORTED) in frontier.PEERS
-    return name if known else Path(name.rpartition('::')[2]).stem
+def _labels(names: Sequence[str]) -> dict[str, str]:
+    """Return a name in the table for each model; that of a config file is its stem, if unique."""
+    labels: dict[str, str] = {}
+    for name in names:
+        known = name in BACKBONES or name.removesuffix(frontier.EXPORTED) in frontier.PEERS
+        stem = name if known else Path(name.rpartition('::')[2]).stem
+        labels[name] = name if stem in labels.values() else stem
+    return labels
 
 
 def plot_growth(results: dict[str, Any], path: str | Path) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import runpy
 
 import numpy as np
 import pytest
@@ -71,3 +72,10 @@ def test_hub_loads_the_weights_of_the_package():
     assert all(torch.equal(found[key], value) for key, value in expected.state_dict().items())
     with pytest.raises(TypeError, match='init_cfg'):
         hub(pretrained=True, init_cfg=None)
+
+
+def test_the_hub_lists_the_backbones_only():
+    # As torch.hub.list, which reads repositories on GitHub only.
+    found = runpy.run_path(str(ROOT / 'hubconf.py')).items()
+    names = [name for name, value in found if callable(value) and not name.startswith('_')]
+    assert sorted(names) == ['cloformer_s', 'cloformer_xs', 'cloformer_xxs']

@@ -84,9 +84,12 @@ def main_metric(reported: Collection[str]) -> str:
         UserError: If it reports nothing.
     """
     for name in (*MAIN_METRICS, *reported):
-        if name in reported:
+        if name in reported and name not in _BOOKKEEPING:
             return name
-    raise UserError('no evaluation was logged: the config needs val_dataloader and val_evaluator')
+    raise UserError(
+        'no evaluation reported a result: the config needs val_dataloader and val_evaluator, and '
+        'mmdet reports none for a detector that finds no object'
+    )
 
 
 def plot_curves(work_dir: str | Path, out: str | Path | None = None) -> Path:
@@ -103,8 +106,7 @@ def plot_curves(work_dir: str | Path, out: str | Path | None = None) -> Path:
         UserError: As `read_curves`, or if the file does not have the ending of an image.
     """
     target = Path(work_dir) / 'curves.png' if out is None else Path(out)
-    if target.suffix[1:].lower() not in FigureCanvasAgg.get_supported_filetypes():
-        raise UserError(f'{target} must have the ending of an image, such as .png')
+    require_image_name(target)
     training, metrics = read_curves(work_dir)
     panels: dict[str, Points] = {'loss': {}}
     for name, points in training.items():
@@ -130,6 +132,16 @@ def plot_curves(work_dir: str | Path, out: str | Path | None = None) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=120)
     return target
+
+
+def require_image_name(path: str | Path) -> None:
+    """Check that matplotlib can write a file of this name.
+
+    Raises:
+        UserError: If the name does not have the ending of an image.
+    """
+    if Path(path).suffix[1:].lower() not in FigureCanvasAgg.get_supported_filetypes():
+        raise UserError(f'{path} must have the ending of an image, such as .png')
 
 
 def _split_name(metric: str) -> tuple[str, str]:

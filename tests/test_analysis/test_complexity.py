@@ -169,3 +169,10 @@ def test_the_tool_prints_json(tool_main, tool_error):
     assert results['cloformer_xxs_imagenet']['parts']['whole']['params'] == 4_166_728
     assert results['cloformer_xxs_imagenet']['published_gmacs'] is None
     assert 'error: config nothing.py' in tool_error('complexity.py', 'nothing.py')
+
+
+def test_a_changed_model_has_no_published_figure(tool_main):
+    changes = ('--cfg-options', 'model.backbone.arch=xxs', 'model.head.in_channels=256')
+    output = tool_main('complexity.py', ROOT / 'configs/cloformer_xs_imagenet.py', *changes)
+    assert 'whole' in output
+    assert 'published' not in output

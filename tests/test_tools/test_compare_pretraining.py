@@ -6,9 +6,11 @@ import subprocess
 from types import SimpleNamespace
 
 import pytest
+from mmengine.runner import CheckpointLoader
 
+from mmcloformer.apis.options import parse_options
 from mmcloformer.errors import UserError
-from tests.conftest import ROOT, TOOLS
+from tests.conftest import ROOT, TOOLS, load_tool
 
 TOOL = SimpleNamespace(**runpy.run_path(str(TOOLS['compare_pretraining.py'])))
 
@@ -16,6 +18,7 @@ TOOL = SimpleNamespace(**runpy.run_path(str(TOOLS['compare_pretraining.py'])))
 def test_starts_have_names():
     starts = TOOL.read_starts(['mmcloformer://a', 'mine=work_dirs/b.pth'])
     assert starts == {'random': None, 'a': 'mmcloformer://a', 'mine': 'work_dirs/b.pth'}
+    assert TOOL.read_starts(['x=lr=0.1/c.pth'])['x'] == 'lr=0.1/c.pth'
     for bad in (['random=b.pth'], ['a.pth', 'x/a.pth'], ['a/b=c.pth'], ['=c.pth']):
         with pytest.raises(UserError, match='give another as NAME=CHECKPOINT'):
             TOOL.read_starts(bad)
@@ -51,23 +54,35 @@ def test_a_start_with_fields_that_would_stay_is_refused(tool_error, tmp_path):
         message = tool_error('compare_pretraining.py', config, *out)
         assert str(own).strip('{}') in message
     # The templates name weights: the tool replaces these.
+    assert 'nosuch' in tool_error('compare_pretraining.py', template, 'nosuch.pth', *out)
+    config.write_text('model = None')
+    assert 'no model.backbone' in tool_error('compare_pretraining.py', config, *out)
     assert '--seeds is 0' in tool_error('compare_pretraining.py', template, *out, '--seeds', 0)
 
 
-def test_options_of_several_groups_reach_the_training(tool_error, tmp_path, monkeypatch):
+def test_options_reach_the_training(tool_error, tmp_path, monkeypatch):
     commands = []
 
     def run(command):
         commands.append(command)
-        return SimpleNamespace(returncode=1)
+        return SimpleNamespace(returncode=len(commands) - 1)
 
     monkeypatch.setattr(subprocess, 'run', run)
+    monkeypatch.setattr(CheckpointLoader, 'load_checkpoint', lambda *args, **kwargs: {})
+    names = load_tool('compare_pretraining.py')['main'].__globals__
+    monkeypatch.setitem(names, 'read_curves', lambda _: ({}, {}))
     out = ('--work-dir', tmp_path / 'new', '--out', tmp_path / 'out.json')
     options = ('--cfg-options', 'a=1', 'b=2', '--cfg-options', 'c=3')
-    template = ROOT / 'configs/cloformer_xxs_custom.py'
-    assert 'failed' in tool_error('compare_pretraining.py', template, *out, *options)
-    (command,) = commands
-    assert command[command.index('--cfg-options') + 1 :][:3] == ['a=1', 'b=2', 'c=3']
+    args = (ROOT / 'configs/cloformer_xxs_custom.py', 'x=a, b=1.pth', *out, *options)
+    assert 'failed' in tool_error('compare_pretraining.py', *args)
+    parsed = [parse_options(each[each.index('--cfg-options') + 1 :]) for each in commands]
+    field = 'model.backbone.init_cfg'
+    for each in parsed:
+        # What load_from names would replace the weights that are compared.
+        assert dict(a=1, b=2, c=3, load_from=None).items() <= each.items()
+    assert [each.get(field, 'set') for each in parsed] == [None, 'set']
+    assert parsed[1][f'{field}.checkpoint'] == 'a, b=1.pth'
+    assert json.loads((tmp_path / 'out.json').read_text())['runs'] == dict(random=[{}], x=[])
 
 
 @pytest.mark.parametrize('name', ['bccd', 'camvid'])

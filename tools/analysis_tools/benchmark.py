@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.frontier import EXPORTED, LARGE, PEERS, frontier_table, own_size, plot_frontier
 from benchmarks.suite import BACKBONES, SIDES, Job, plot_growth, run_jobs, table
+from mmcloformer.analysis.curves import require_image_name
 from mmcloformer.apis.cli import exit_on_user_error
 from mmcloformer.errors import UserError
 from mmcloformer.models import ARCHS
@@ -39,13 +40,13 @@ def main() -> None:
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
     parser.add_argument('--arch', choices=sorted(ARCHS), default='xs', help='size of CloFormer')
     parser.add_argument(
-        '--rounds', type=int, default=5, help='timed runs of each model, interleaved'
+        '--rounds', type=positive, default=5, help='timed runs of each model, interleaved'
     )
     parser.add_argument(
         '--models', nargs='+', help=f'only these: config files, or of {", ".join(BACKBONES)}'
     )
     parser.add_argument('--sizes', nargs='+', type=size, help='only these: SIDE or HEIGHTxWIDTH')
-    parser.add_argument('--batches', nargs='+', type=int, help='only these')
+    parser.add_argument('--batches', nargs='+', type=positive, help='only these')
     parser.add_argument('--growth', help='image file: inference over the size, and its plot')
     parser.add_argument(
         '--frontier', help='image file: light backbones, accuracy over time; on a CPU'
@@ -60,6 +61,10 @@ def main() -> None:
             '--frontier measures its own models, sizes and batch on a CPU: '
             'leave out --device cuda, --models, --sizes and --batches'
         )
+    if not args.out and (args.models or args.sizes or args.batches or args.growth or args.frontier):
+        raise UserError('--out is needed: the default file is for the whole comparison')
+    for plot in filter(None, (args.growth, args.frontier)):
+        require_image_name(plot)
     out = args.out or f'benchmarks/{args.device}.json'
     jobs = choose_jobs(args)
     results = run_jobs(jobs, args.arch, args.device, args.rounds, out)
@@ -70,9 +75,15 @@ def main() -> None:
         plot_growth(results, args.growth)
 
 
+def positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError(text)
+    return number
+
+
 def size(text: str) -> tuple[int, int]:
     height, _, width = text.partition('x')
-    return int(height), int(width or height)
+    return positive(height), positive(width or height)
 
 
 def choose_jobs(args: argparse.Namespace) -> list[Job]:

@@ -22,6 +22,8 @@ def main() -> None:
     parser.add_argument('image', help='image file')
     parser.add_argument('--rounds', type=int, default=3, help='processes of each')
     args = parser.parse_args()
+    if args.rounds < 1:
+        parser.error('--rounds must be 1 or more')
     with tempfile.TemporaryDirectory() as folder:
         commands = {
             'PyTorch': ['predict.py', args.config, args.checkpoint, args.image, '--out', folder],

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import torch
+from mmengine.runner import CheckpointLoader
 
 from mmcloformer.analysis.curves import main_metric, read_curves
 from mmcloformer.analysis.environment import environment
@@ -40,7 +41,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.work_dir.exists():
         raise UserError(f'{args.work_dir} exists; choose a new folder for the trainings')
-    own = read_config(args.config).model.backbone.get('init_cfg') or {}
+    backbone = (read_config(args.config).get('model') or {}).get('backbone')
+    if not backbone:
+        raise UserError(f'{args.config} has no model.backbone whose weights can be compared')
+    own = backbone.get('init_cfg') or {}
     if isinstance(own, list) or set(own) - {'type', 'checkpoint'}:
         raise UserError(
             f'{args.config} sets model.backbone.init_cfg={own}; remove it, as this tool sets '
@@ -49,6 +53,8 @@ def main() -> None:
     if args.seeds < 1:
         raise UserError(f'--seeds is {args.seeds}; at least one training per start is needed')
     starts = read_starts(args.checkpoints)
+    for path in filter(None, starts.values()):  # Find bad files before the first training.
+        CheckpointLoader.load_checkpoint(path, map_location='cpu')
     runs: dict[str, list[dict[int, float]]] = {name: [] for name in starts}
     results = dict(
         config=args.config,
@@ -58,6 +64,7 @@ def main() -> None:
         runs=runs,
     )
     args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(results, indent=1) + '\n')
     for seed in range(args.seeds):
         for name, checkpoint in starts.items():
             work_dir = args.work_dir / f'{name}-{seed}'
@@ -74,8 +81,9 @@ def read_starts(checkpoints: list[str]) -> dict[str, str | None]:
     """Checkpoint of each start by the start's name; None for random weights."""
     starts: dict[str, str | None] = {RANDOM: None}
     for argument in checkpoints:
-        name, equals, checkpoint = argument.rpartition('=')
-        name = name if equals else Path(checkpoint).stem
+        name, equals, checkpoint = argument.partition('=')
+        if not equals:
+            name, checkpoint = Path(argument).stem, argument
         if not name or Path(name).name != name or name in starts:
             raise UserError(
                 f'{argument}: the name {name!r} is empty, in use or no folder name; give another '
@@ -90,9 +98,11 @@ def train(
 ) -> None:
     """Train with the backbone started from a checkpoint, or from random weights."""
     field = 'model.backbone.init_cfg'
-    start = [f'{field}.type=Pretrained', f'{field}.checkpoint={checkpoint}']
+    start = [f'{field}.type=Pretrained', f'{field}.checkpoint={checkpoint!r}']
     command = [sys.executable, str(TRAIN), config, '--work-dir', str(work_dir), '--cfg-options']
-    command += [*options, *(start if checkpoint else [f'{field}=None']), f'randomness.seed={seed}']
+    command += [*options, *(start if checkpoint else [f'{field}=None'])]
+    # load_from would replace the weights of either start.
+    command += ['load_from=None', f'randomness.seed={seed}']
     if subprocess.run(command).returncode:
         raise UserError(
             f'the training in {work_dir} failed, see above; the results before it are in --out'

@@ -35,7 +35,8 @@ def main() -> None:
         stem = Path(config).stem
         name = config if stem in results else stem
         result = measure(read_config(config, args.cfg_options), args.shape and tuple(args.shape))
-        published = None if args.shape else PUBLISHED_GMACS.get(stem)
+        changed = args.shape or args.cfg_options
+        published = None if changed else PUBLISHED_GMACS.get(stem)
         results[name] = {**asdict(result), 'published_gmacs': published}
         if not args.json:
             print_table(name, result, published)

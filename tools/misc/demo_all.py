@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mmcloformer.analysis.curves import MAIN_METRICS, main_metric
+from mmcloformer.errors import UserError
 
 TOOLS = Path(__file__).parents[1]
 
@@ -42,12 +43,13 @@ def run_config(config: Path, work_dir: Path) -> Row:
         checkpoint = (work_dir / 'last_checkpoint').read_text()
         run('test.py', config, checkpoint, '--work-dir', work_dir, '--show-dir', 'pictures')
         run('analysis_tools/plot_curves.py', work_dir)
-    except subprocess.CalledProcessError as error:
-        task, metric, value = 'FAILED', Path(error.cmd[1]).name, f'exit {error.returncode}'
-    else:
         metrics = json.loads(max(work_dir.glob('*/*.json')).read_text())
         metric = main_metric(metrics)
         task, value = MAIN_METRICS.get(metric, 'other'), f'{metrics[metric]:.3f}'
+    except subprocess.CalledProcessError as error:
+        task, metric, value = 'FAILED', Path(error.cmd[1]).name, f'exit {error.returncode}'
+    except (OSError, UserError) as error:
+        task, metric, value = 'FAILED', 'results', str(error)
     return Row(task, config.stem, metric, value, f'{time.monotonic() - start:.0f}')
 
 

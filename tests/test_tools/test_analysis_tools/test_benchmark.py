@@ -1,11 +1,12 @@
 """The benchmark on small images, with each model run a few times only."""
 
 import json
+import sys
 
 import pytest
 import torch
 
-from benchmarks import frontier
+from benchmarks import frontier, models, suite
 from benchmarks import measure as measuring
 from mmcloformer.models.deploy import cpu_has_bfloat16
 from tests.conftest import ROOT
@@ -41,6 +42,37 @@ def test_backbones(tool_main, tmp_path):
     for mode in ('inference', 'training'):
         base, ours = rows['literal', '64x64', mode], rows['training form', '64x64', mode]
         assert f'| {base["median_ms"] / ours["median_ms"]:.2f} |' in printed
+
+
+def test_models_of_timm_train_as_timm_builds_them(tool_main, tmp_path, monkeypatch):
+    built = []
+
+    def build(name, deploy=True):
+        built.append((name, deploy))
+        return torch.nn.Identity()
+
+    monkeypatch.setattr(frontier, 'build_pyramid', build)
+    monkeypatch.setattr(models, 'onnxruntime_step', lambda model, setting: lambda: None)
+    names = ('RepViT-M1.0', 'RepViT-M1.0, onnxruntime')
+    results, _ = measure(tool_main, tmp_path, '--sizes', 32, '--models', *names)
+    assert built == [(names[0], True)] * 2 + [(names[0], False)] * 2
+    exported = [row['mode'] for row in results['rows'] if row['model'] == names[1]]
+    assert exported == ['inference']
+
+
+def test_a_package_that_is_not_installed(tool_main, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'timm', None)
+    results, _ = measure(tool_main, tmp_path, '--sizes', 32, '--models', 'literal', 'RepViT-M1.0')
+    assert 'timm' in next(row['error'] for row in results['rows'] if row['model'] == 'RepViT-M1.0')
+
+
+def test_config_files_of_one_name_have_different_rows():
+    assert list(suite._labels(('a/m.py', 'b/m.py', 'mmdet::c/n.py', 'literal')).values()) == [
+        'm',
+        'b/m.py',
+        'n',
+        'literal',
+    ]
 
 
 def test_a_size_that_a_model_does_not_take(tool_main, tmp_path):
@@ -110,6 +142,7 @@ def test_growth_is_drawn(tool_main, tmp_path):
             'finds no GPU',
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason='there is one'),
         ),
+        (['--growth', 'plot.xyz'], 'plot.xyz must have the ending of an image'),
         (['--models', 'nosuch'], 'error: config nosuch does not exist'),
         (['--frontier', 'plot.png', '--models', 'literal'], '--models'),
         (['--frontier', 'plot.png', '--sizes', 64], '--sizes'),
@@ -118,3 +151,15 @@ def test_growth_is_drawn(tool_main, tmp_path):
 )
 def test_options_that_do_not_apply_are_refused(tool_error, tmp_path, options, said):
     assert said in tool_error('benchmark.py', *options, '--out', tmp_path / 'x.json')
+
+
+def test_the_default_file_is_for_the_whole_comparison(tool_error):
+    for options in (['--models', 'literal'], ['--sizes', 64], ['--growth', 'plot.png']):
+        assert '--out is needed' in tool_error('benchmark.py', *options)
+
+
+@pytest.mark.parametrize('options', [['--rounds', 0], ['--sizes', '64x-1'], ['--batches', 0]])
+def test_numbers_are_positive(tool_main, options, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        tool_main('benchmark.py', *options)
+    assert f'argument {options[0]}: invalid' in capsys.readouterr().err

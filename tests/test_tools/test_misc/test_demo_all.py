@@ -185,6 +185,20 @@ def test_pre_training_to_downstream_is_one_step(root, shapes, run_logged, tmp_pa
         assert torch.equal(after[key], before[key]), key
 
 
+@pytest.mark.parametrize('found', [None, dict(data_time=0.1, time=0.2)])
+def test_a_run_without_results_is_a_row(tool_main, tmp_path, monkeypatch, capsys, found):
+    work_dir = tmp_path / 'work/none'
+    (work_dir / 'run').mkdir(parents=True)
+    if found:
+        (work_dir / 'last_checkpoint').touch()
+        (work_dir / 'run/run.json').write_text(json.dumps(found))
+    monkeypatch.setattr(subprocess, 'run', lambda command, check: None)
+    with pytest.raises(SystemExit, match='1'):
+        tool_main('demo_all.py', 'none.py', '--work-dir', tmp_path / 'work')
+    reason = 'no evaluation reported a result' if found else 'last_checkpoint'
+    assert re.search(rf'FAILED +none +results .*{reason}', capsys.readouterr().out)
+
+
 def test_the_configs_are_found_from_any_folder(tool_main, tmp_path, monkeypatch, capsys):
     def fail(command, check):
         raise subprocess.CalledProcessError(1, command)
