@@ -1,6 +1,7 @@
 """Runs benchmark jobs and writes their results as a JSON file, a table and a plot."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -63,7 +64,7 @@ def run_jobs(
 
     Returns:
         The environment and one row per model and setting; a model that does not take a setting
-        (its size, or the memory) has the reason in `error`.
+        (its size, the memory or a package) has the reason in `error`.
 
     Raises:
         ConfigError: If a model is neither a name nor a config file.
@@ -139,12 +140,14 @@ def _prepare(name: str, setting: Setting, arch: str) -> Step | None:
 
 def _labels(names: Sequence[str]) -> dict[str, str]:
     """Return a name in the table for each model; that of a config file is its stem, if unique."""
-    labels: dict[str, str] = {}
-    for name in names:
-        known = name in BACKBONES or name.removesuffix(frontier.EXPORTED) in frontier.PEERS
-        stem = name if known else Path(name.rpartition('::')[2]).stem
-        labels[name] = name if stem in labels.values() else stem
-    return labels
+    stems = {
+        name: name
+        if name in BACKBONES or name.removesuffix(frontier.EXPORTED) in frontier.PEERS
+        else Path(name.rpartition('::')[2]).stem
+        for name in names
+    }
+    counts = Counter(stems.values())
+    return {name: stem if counts[stem] == 1 else name for name, stem in stems.items()}
 
 
 def plot_growth(results: dict[str, Any], path: str | Path) -> None:

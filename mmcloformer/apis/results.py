@@ -89,9 +89,7 @@ class DetectorResults(Results):
         from mmdet.visualization import DetLocalVisualizer
 
         super().__init__(cfg, model, *args)
-        # Not the name of a palette, or one color for all classes.
-        if not self.palette or not isinstance(self.palette[0], (int, str)):
-            self.palette = fill_palette(self.palette, len(self.names)) or 'random'
+        self.palette = fill_palette(self.palette, len(self.names)) or 'random'
         threshold = -1 if self.score_thr is not None else self.drawing.get('score_thr', 0.3)
         self.settings = dict(pred_score_thr=threshold)
         self.visualizer = self.build_visualizer(cfg, DetLocalVisualizer)

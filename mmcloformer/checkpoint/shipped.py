@@ -3,10 +3,11 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
@@ -64,7 +65,7 @@ def publish(
         found = loaded
         for key in ('meta', 'dataset_meta', 'classes'):
             found = found.get(key) if isinstance(found, dict) else None
-        classes = tuple(found) if isinstance(found, Iterable) else ()
+        classes = tuple(found) if isinstance(found, (list, tuple, np.ndarray)) else ()
     if len(classes) != num_classes:
         raise CheckpointError(
             f'{checkpoint} has {num_classes} classes and there are {len(classes)} class names: '
@@ -73,7 +74,9 @@ def publish(
     meta['classes'] = [*map(str, classes)]
     weights = {
         # A copy: safetensors refuses tensors that share their memory.
-        key: (value.half() if value.is_floating_point() else value).clone().contiguous()
+        key: (value.half() if value.is_floating_point() else value).clone(
+            memory_format=torch.contiguous_format
+        )
         for key, value in state_dict.items()
     }
     not_finite = [key for key, value in weights.items() if not torch.isfinite(value).all()]
@@ -129,7 +132,7 @@ def load_from_package(
     if problem:
         raise CheckpointError(
             f'{path} {problem}: install mmcloformer again or, in a clone, run '
-            f'`git checkout -- {path.name}` in {folder}; weights of your own are to be published '
+            f'`git checkout -- {path.name}` in {folder}; publish weights of your own '
             'again'
         )
     with safe_open(path, 'pt') as file:

@@ -16,7 +16,7 @@ class Number(NamedTuple):
         found: Its value.
         classes: How many classes that makes. A segmentor with one output channel tells two classes
             apart.
-        severity: `warning` for a class of the user's own, which may count in another way.
+        severity: `warning` in a head of the user's own, which may count in another way.
     """
 
     field: str
@@ -35,17 +35,17 @@ def head_numbers(view: ConfigView) -> Iterator[Number]:
     if view.host == 'mmseg':
         # In mask classifiers such as Mask2Former, `out_channels` is the width of the features.
         decode_heads = (import_module('mmseg.models.decode_heads.decode_head').BaseDecodeHead,)
-    for field, settings, _ in _head_parts(view):
+    for node in _head_parts(view):
+        field, settings, _ = node
         number = settings.get('num_classes')
         if settings.get('class_agnostic'):
             continue
-        head = view.entry(settings, field, 'MODELS')
-        severity: Severity = 'error' if is_in_hosts(head.kind) else 'warning'
+        severity = _severity(view, node)
         if number is None and 'num_things_classes' in settings:
             number = settings['num_things_classes'] + settings.get('num_stuff_classes', 0)
             name = f'{field}.num_things_classes + num_stuff_classes'
             yield Number(name, number, number, severity)
-        elif number is not None and head.is_a(*decode_heads):
+        elif number is not None and view.entry(settings, field, 'MODELS').is_a(*decode_heads):
             if (channels := settings.get('out_channels')) is not None:
                 yield Number(f'{field}.out_channels', channels, max(channels, 2), severity)
             yield Number(f'{field}.num_classes', number, max(number, 2), severity)
@@ -81,13 +81,18 @@ def number_problems(
         extra = _weighs_background(view, node, loss)
         if len(weights) - extra not in allowed:
             last = ', the last of which is for the background or no object' if extra else ''
-            found_weights = f'has {len(weights)} values, but {reason}'
             yield Problem(
-                f'{node.field}.class_weight', found_weights, f'give it {count + extra}{last}'
+                f'{node.field}.class_weight',
+                f'has {len(weights)} values, but {reason}',
+                f'give it {count + extra}{last}',
+                severity=_severity(view, node),
             )
     if view.host == 'mmpretrain' and heads:
-        yield from _preprocessor_problems(view, allowed, reason)
-        yield from topk_problems(view, splits, count, reason)
+        others = [
+            *_preprocessor_problems(view, allowed, reason),
+            *topk_problems(view, splits, count, reason),
+        ]
+        yield from (each._replace(severity=heads[0].severity) for each in others)
 
 
 def ignored_label_problems(view: ConfigView) -> Iterator[Problem]:
@@ -102,6 +107,13 @@ def ignored_label_problems(view: ConfigView) -> Iterator[Problem]:
                 'set both to the label of what is left out',
                 severity='warning',
             )
+
+
+def _severity(view: ConfigView, node: Node) -> Severity:
+    heads, _ = _classes_of_heads(view.host)
+    around = [view.entry(each, '', 'MODELS') for each in (*node.parents, node.value)]
+    is_own = any(each.is_a(*heads) and not is_in_hosts(each.kind) for each in around)
+    return 'warning' if is_own else 'error'
 
 
 def _weighs_background(view: ConfigView, node: Node, loss: Entry) -> bool:

@@ -83,8 +83,8 @@ def missing_files(view: ConfigView, splits: Sequence[str]) -> Iterator[Problem]:
     """Yield the files and folders that do not exist.
 
     The data sets themselves say where they look. Files on other back ends (`s3://...`,
-    `backend_args`), what the user's own data sets, metrics and steps read, and data sets that
-    download their files are left to the host.
+    `backend_args`), what the user's own metrics and steps read, and data sets that download their
+    files or list their samples with code of the user's own are left to the host.
 
     Args:
         view: The config.
@@ -110,7 +110,8 @@ def _paths(view: ConfigView, found: DatasetEntry) -> Iterator[tuple[str, str]]:
     dataset: Any = view.build_lazily(entry)
     if dataset is None or getattr(dataset, 'download', False) or entry.settings.get('backend_args'):
         return
-    if not is_in_hosts(entry.kind.load_data_list):
+    listing = ('full_init', 'load_data_list', '_find_samples')
+    if not all(is_in_hosts(getattr(entry.kind, name, entry.kind.full_init)) for name in listing):
         return
     root = str(dataset.data_root or '')
     paths = [('ann_file', dataset.ann_file)]

@@ -49,7 +49,7 @@ class PicturesHook(Hook):
         self.root = find_root(runner.test_dataloader.dataset)
         meta = runner.visualizer.dataset_meta or {}
         palette = meta.get('palette')
-        if isinstance(palette, list):
+        if palette is not None:
             palette = fill_palette(palette, len(meta.get('classes') or ()))
             runner.visualizer.dataset_meta = dict(meta, palette=palette)
         if get_world_size() > 1:
@@ -90,15 +90,18 @@ def _to_rgb(inputs: Any, index: int) -> Any:
     return inputs[index].flip(0).permute(1, 2, 0).cpu().numpy().astype(np.uint8)
 
 
-def fill_palette(colors: Sequence[Any], number: int) -> list[tuple[int, ...]]:
-    """Add random colors to those of a data set: mmdet's visualizer needs one for each class.
+def fill_palette(palette: Any, number: int) -> Any:
+    """Add random colours to those of a data set: mmdet's visualizer needs one for each class.
 
     Args:
-        colors: Colors as red, green and blue; CocoDataset has 80 for any number of classes.
+        palette: Colours as red, green and blue; CocoDataset has 80 for any number of classes. The
+            name of a palette, or one colour for all classes, is returned as it is.
         number: Number of classes.
     """
+    if len(palette) and isinstance(palette[0], (int, str)):
+        return palette
     more = np.random.RandomState(42).randint(0, 256, (number, 3)).tolist()
-    return [tuple(color) for color in (*colors, *more[len(colors) :])]
+    return [tuple(color) for color in (*palette, *more[len(palette) :])]
 
 
 def draw_predictions(cfg: Config, folder: str) -> None:

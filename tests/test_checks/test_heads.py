@@ -53,6 +53,24 @@ def test_a_head_of_the_users_own_may_count_in_another_way(host):
             assert class_number(view, labelled) == (3 if severity == 'error' else 4)
 
 
+def test_all_numbers_in_a_head_of_the_users_own_are_warnings():
+    kind = type('Own', (spell('mmseg', 'MODELS', 'FCNHead', 'itself'),), {})
+    loss = dict(type='CrossEntropyLoss', class_weight=[1] * 3)
+    view = ConfigView(config('mmseg', decode_head=dict(type=kind, num_classes=3, loss_decode=loss)))
+    problems = list(number_problems(view, ('val',), [4], 'REASON'))
+    assert [each.severity for each in problems] == ['warning'] * 2
+    kind = type('Own', (spell('mmpretrain', 'MODELS', 'LinearClsHead', 'itself'),), {})
+    view = ConfigView(
+        classifier(
+            dict(type=kind, num_classes=3, topk=5),
+            val_evaluator=dict(type='Accuracy', topk=5),
+            data_preprocessor=dict(to_onehot=True, num_classes=3),
+        )
+    )
+    problems = list(number_problems(view, ('val',), [4], 'REASON'))
+    assert [each.severity for each in problems] == ['warning'] * 3
+
+
 def test_heads_in_lists_are_found_and_objectness_is_none():
     boxes = [dict(type='Shared2FCBBoxHead', num_classes=number) for number in (4, 80)]
     semantic = dict(type='FusedSemanticHead', num_classes=183)

@@ -68,6 +68,13 @@ class OwnDataset(CocoDataset):
         return [dict(img_path=path) for path in glob(self.ann_file)]
 
 
+class OwnInit(CocoDataset):
+    """Lists its samples in another way."""
+
+    def full_init(self):
+        self.data_list = []
+
+
 class RenamedDataset(CocoDataset):
     """Has classes of its own."""
 
@@ -80,7 +87,8 @@ def test_an_evaluators_own_file(root):
 
 def test_what_the_users_own_code_reads_is_left_to_it(root):
     absent = dict(ann_file='annotations/*.txt', data_prefix=dict(img='{split}'))
-    assert missing(dataset(root, type=OwnDataset, **absent)) == []
+    for kind in (OwnDataset, OwnInit):
+        assert missing(dataset(root, type=kind, **absent)) == []
     field = 'train_dataloader.dataset.'
     found = missing(dataset(root, type=RenamedDataset, **absent))
     assert found == [f'{field}ann_file', f'{field}data_prefix']

@@ -19,7 +19,7 @@ def test_starts_have_names():
     starts = TOOL.read_starts(['mmcloformer://a', 'mine=work_dirs/b.pth'])
     assert starts == {'random': None, 'a': 'mmcloformer://a', 'mine': 'work_dirs/b.pth'}
     assert TOOL.read_starts(['x=lr=0.1/c.pth'])['x'] == 'lr=0.1/c.pth'
-    for bad in (['random=b.pth'], ['a.pth', 'x/a.pth'], ['a/b=c.pth'], ['=c.pth']):
+    for bad in (['random=b.pth'], ['a.pth', 'x/a.pth'], ['a/b=c.pth'], ['=c.pth'], ['a=']):
         with pytest.raises(UserError, match='give another as NAME=CHECKPOINT'):
             TOOL.read_starts(bad)
 
@@ -55,6 +55,8 @@ def test_a_start_with_fields_that_would_stay_is_refused(tool_error, tmp_path):
         assert str(own).strip('{}') in message
     # The templates name weights: the tool replaces these.
     assert 'nosuch' in tool_error('compare_pretraining.py', template, 'nosuch.pth', *out)
+    config.write_text(f"_base_ = '{template}'\nmodel = dict(init_cfg=dict(type='Pretrained'))")
+    assert 'sets model.init_cfg' in tool_error('compare_pretraining.py', config, *out)
     config.write_text('model = None')
     assert 'no model.backbone' in tool_error('compare_pretraining.py', config, *out)
     assert '--seeds is 0' in tool_error('compare_pretraining.py', template, *out, '--seeds', 0)
@@ -73,7 +75,8 @@ def test_options_reach_the_training(tool_error, tmp_path, monkeypatch):
     monkeypatch.setitem(names, 'read_curves', lambda _: ({}, {}))
     out = ('--work-dir', tmp_path / 'new', '--out', tmp_path / 'out.json')
     options = ('--cfg-options', 'a=1', 'b=2', '--cfg-options', 'c=3')
-    args = (ROOT / 'configs/cloformer_xxs_custom.py', 'x=a, b=1.pth', *out, *options)
+    checkpoint = """C:\\new, "it's" b=1.pth"""
+    args = (ROOT / 'configs/cloformer_xxs_custom.py', f'x={checkpoint}', *out, *options)
     assert 'failed' in tool_error('compare_pretraining.py', *args)
     parsed = [parse_options(each[each.index('--cfg-options') + 1 :]) for each in commands]
     field = 'model.backbone.init_cfg'
@@ -81,7 +84,7 @@ def test_options_reach_the_training(tool_error, tmp_path, monkeypatch):
         # What load_from names would replace the weights that are compared.
         assert dict(a=1, b=2, c=3, load_from=None).items() <= each.items()
     assert [each.get(field, 'set') for each in parsed] == [None, 'set']
-    assert parsed[1][f'{field}.checkpoint'] == 'a, b=1.pth'
+    assert parsed[1][f'{field}.checkpoint'] == checkpoint
     assert json.loads((tmp_path / 'out.json').read_text())['runs'] == dict(random=[{}], x=[])
 
 

@@ -61,8 +61,9 @@ def main() -> None:
             '--frontier measures its own models, sizes and batch on a CPU: '
             'leave out --device cuda, --models, --sizes and --batches'
         )
-    if not args.out and (args.models or args.sizes or args.batches or args.growth or args.frontier):
-        raise UserError('--out is needed: the default file is for the whole comparison')
+    options = (name for name in vars(args) if name not in ('device', 'out'))
+    if not args.out and any(getattr(args, name) != parser.get_default(name) for name in options):
+        raise UserError('--out is needed: the default file is for the comparison without options')
     for plot in filter(None, (args.growth, args.frontier)):
         require_image_name(plot)
     out = args.out or f'benchmarks/{args.device}.json'

@@ -30,7 +30,7 @@ def main() -> None:
         nargs='*',
         metavar='[NAME=]CHECKPOINT',
         help="backbone weights to compare with random ones: a file or 'mmcloformer://NAME' "
-        '(NAME in the table: by default that of the file)',
+        '(NAME in the table: by default that of the file; needed if the path contains =)',
     )
     parser.add_argument('--seeds', type=int, default=3, help='number of trainings per start')
     parser.add_argument('--work-dir', type=Path, required=True, help='new folder for the trainings')
@@ -41,9 +41,15 @@ def main() -> None:
     args = parser.parse_args()
     if args.work_dir.exists():
         raise UserError(f'{args.work_dir} exists; choose a new folder for the trainings')
-    backbone = (read_config(args.config).get('model') or {}).get('backbone')
+    model = read_config(args.config).get('model') or {}
+    backbone = model.get('backbone')
     if not backbone:
         raise UserError(f'{args.config} has no model.backbone whose weights can be compared')
+    if model.get('init_cfg'):
+        raise UserError(
+            f'{args.config} sets model.init_cfg, which replaces the weights that are compared: '
+            'remove it'
+        )
     own = backbone.get('init_cfg') or {}
     if isinstance(own, list) or set(own) - {'type', 'checkpoint'}:
         raise UserError(
@@ -53,7 +59,7 @@ def main() -> None:
     if args.seeds < 1:
         raise UserError(f'--seeds is {args.seeds}; at least one training per start is needed')
     starts = read_starts(args.checkpoints)
-    for path in filter(None, starts.values()):  # Find bad files before the first training.
+    for path in filter(None, starts.values()):  # Find unreadable files now.
         CheckpointLoader.load_checkpoint(path, map_location='cpu')
     runs: dict[str, list[dict[int, float]]] = {name: [] for name in starts}
     results = dict(
@@ -84,10 +90,10 @@ def read_starts(checkpoints: list[str]) -> dict[str, str | None]:
         name, equals, checkpoint = argument.partition('=')
         if not equals:
             name, checkpoint = Path(argument).stem, argument
-        if not name or Path(name).name != name or name in starts:
+        if not checkpoint or not name or Path(name).name != name or name in starts:
             raise UserError(
-                f'{argument}: the name {name!r} is empty, in use or no folder name; give another '
-                'as NAME=CHECKPOINT'
+                f'{argument}: the name {name!r} is empty, in use or no folder name, or there is no '
+                'checkpoint; give another as NAME=CHECKPOINT'
             )
         starts[name] = checkpoint
     return starts
@@ -98,7 +104,7 @@ def train(
 ) -> None:
     """Train with the backbone started from a checkpoint, or from random weights."""
     field = 'model.backbone.init_cfg'
-    start = [f'{field}.type=Pretrained', f'{field}.checkpoint={checkpoint!r}']
+    start = [f'{field}.type=Pretrained', f"{field}.checkpoint='{checkpoint}'"]
     command = [sys.executable, str(TRAIN), config, '--work-dir', str(work_dir), '--cfg-options']
     command += [*options, *(start if checkpoint else [f'{field}=None'])]
     # load_from would replace the weights of either start.

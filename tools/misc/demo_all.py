@@ -48,7 +48,7 @@ def run_config(config: Path, work_dir: Path) -> Row:
         task, value = MAIN_METRICS.get(metric, 'other'), f'{metrics[metric]:.3f}'
     except subprocess.CalledProcessError as error:
         task, metric, value = 'FAILED', Path(error.cmd[1]).name, f'exit {error.returncode}'
-    except (OSError, UserError) as error:
+    except (OSError, ValueError, UserError) as error:
         task, metric, value = 'FAILED', 'results', str(error)
     return Row(task, config.stem, metric, value, f'{time.monotonic() - start:.0f}')
 

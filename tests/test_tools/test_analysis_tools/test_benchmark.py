@@ -44,7 +44,7 @@ def test_backbones(tool_main, tmp_path):
         assert f'| {base["median_ms"] / ours["median_ms"]:.2f} |' in printed
 
 
-def test_models_of_timm_train_as_timm_builds_them(tool_main, tmp_path, monkeypatch):
+def test_models_of_timm_are_built_for_training_as_timm_does(tool_main, tmp_path, monkeypatch):
     built = []
 
     def build(name, deploy=True):
@@ -68,7 +68,7 @@ def test_a_package_that_is_not_installed(tool_main, tmp_path, monkeypatch):
 
 def test_config_files_of_one_name_have_different_rows():
     assert list(suite._labels(('a/m.py', 'b/m.py', 'mmdet::c/n.py', 'literal')).values()) == [
-        'm',
+        'a/m.py',
         'b/m.py',
         'n',
         'literal',
@@ -154,7 +154,7 @@ def test_options_that_do_not_apply_are_refused(tool_error, tmp_path, options, sa
 
 
 def test_the_default_file_is_for_the_whole_comparison(tool_error):
-    for options in (['--models', 'literal'], ['--sizes', 64], ['--growth', 'plot.png']):
+    for options in (['--models', 'literal'], ['--sizes', 64], ['--arch', 's']):
         assert '--out is needed' in tool_error('benchmark.py', *options)
 
 

@@ -185,17 +185,23 @@ def test_pre_training_to_downstream_is_one_step(root, shapes, run_logged, tmp_pa
         assert torch.equal(after[key], before[key]), key
 
 
-@pytest.mark.parametrize('found', [None, dict(data_time=0.1, time=0.2)])
-def test_a_run_without_results_is_a_row(tool_main, tmp_path, monkeypatch, capsys, found):
+@pytest.mark.parametrize(
+    ('found', 'reason'),
+    [
+        (None, 'last_checkpoint'),
+        ('', 'Expecting value'),
+        ('{"time": 0.2}', 'no evaluation reported a result'),
+    ],
+)
+def test_a_run_without_results_is_a_row(tool_main, tmp_path, monkeypatch, capsys, found, reason):
     work_dir = tmp_path / 'work/none'
     (work_dir / 'run').mkdir(parents=True)
-    if found:
+    if found is not None:
         (work_dir / 'last_checkpoint').touch()
-        (work_dir / 'run/run.json').write_text(json.dumps(found))
+        (work_dir / 'run/run.json').write_text(found)
     monkeypatch.setattr(subprocess, 'run', lambda command, check: None)
     with pytest.raises(SystemExit, match='1'):
         tool_main('demo_all.py', 'none.py', '--work-dir', tmp_path / 'work')
-    reason = 'no evaluation reported a result' if found else 'last_checkpoint'
     assert re.search(rf'FAILED +none +results .*{reason}', capsys.readouterr().out)
 
 
