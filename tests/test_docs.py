@@ -163,7 +163,10 @@ def test_the_readme_repeats_the_results():
             f'{result("tiny-imagenet-test")[f"accuracy/{metric}"]:.1f} %'
             for metric in ('top1', 'top5')
         ),
-        *(f'{last("bccd", weights):.3f}' for weights in ('random', 'tiny-imagenet')),
+        'box AP {:.3f}; from random weights {:.3f}, ResNet-18 {:.3f}'.format(
+            *(last('bccd', weights) for weights in ('tiny-imagenet', 'random')),
+            statistics.mean(at_end(f'bccd-r18{seed}', 'coco/bbox_mAP') for seed in ('', '-1')),
+        ),
         'mIoU {:.1f} %; from random weights {:.1f} %, ResNet-18 {:.1f} %'.format(
             *(at_end(f'camvid-2k{run}', 'mIoU') for run in ('', '-random', '-r18'))
         ),
@@ -194,7 +197,7 @@ DSB2018 = ('bbox_mAP', 'segm_mAP', 'segm_mAP_50')
         ('camvid-2k-r18', ('mIoU',), '{:.1f}'.format),
         *(
             each
-            for run in ('deeppcb', 'deeppcb-pairs', 'deeppcb-4e', 'deeppcb-4e-pairs')
+            for run in ('deeppcb', 'deeppcb-pairs', 'deeppcb-4e', 'deeppcb-4e-pairs', 'deeppcb-r18')
             for each in (
                 (run, ('pascal_voc/AP33',), lambda ap: f'{100 * ap:.1f}'),
                 (run, ('coco/bbox_mAP_50', 'coco/bbox_mAP'), '{:.3f}'.format),
@@ -204,6 +207,8 @@ DSB2018 = ('bbox_mAP', 'segm_mAP', 'segm_mAP_50')
             (f'dsb2018{run}', [f'coco/{each}' for each in DSB2018], '{:.3f}'.format)
             for run in ('', '-random', '-r18')
         ),
+        ('bccd-r18', ('coco/bbox_mAP',), '{:.3f}'.format),
+        ('bccd-r18-1', ('coco/bbox_mAP',), '{:.3f}'.format),
     ],
 )
 def test_the_page_of_small_sets_repeats_the_results(name, metrics, shown):
