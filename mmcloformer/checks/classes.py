@@ -13,7 +13,7 @@ from mmengine.dataset import BaseDataset
 
 from ..config import ConfigView, Entry
 from ..errors import join_first
-from .heads import Number, head_numbers, number_problems, topk_problems
+from .heads import head_numbers, host_numbers, number_problems, topk_problems
 from .problem import Problem
 
 
@@ -100,7 +100,7 @@ def class_problems(view: ConfigView, splits: Sequence[str]) -> Iterator[Problem]
                 yield from _narrow_problems(view, found)
     if 'train' in splits:
         yield from _model_problems(view, splits, trained)
-    elif view.host == 'mmpretrain' and (head := next(_host_numbers(view), None)):
+    elif view.host == 'mmpretrain' and (head := next(host_numbers(view), None)):
         yield from topk_problems(view, splits, head.classes, f'{head.field} is {head.found}')
 
 
@@ -210,7 +210,7 @@ def _selection_problems(view: ConfigView, classes: Classes, is_refused: bool) ->
             "set the type to 'BaseSegDataset', with img_suffix, seg_map_suffix and "
             'reduce_zero_label as your files need them',
         )
-    if len(names) == 1 and any(_host_numbers(view)):
+    if len(names) == 1 and any(host_numbers(view)):
         yield Problem(
             f'{field}.metainfo.classes',
             f'has only {names[0]}, but a segmentor predicts one of at least two classes, the '
@@ -291,7 +291,7 @@ def _model_problems(
         trained = None
     count = trained and trained.number
     if not trained or not count:
-        first = next(_host_numbers(view), None)
+        first = next(host_numbers(view), None)
         if first and view.host != 'mmdet':
             reason = f'{first.field} is {first.found}'
             yield from number_problems(view, splits, [first.classes], reason)
@@ -336,13 +336,8 @@ def _comparable(view: ConfigView, splits: Sequence[str], trained: Classes) -> bo
     if not any(head_numbers(view)):
         return False
     # A config that is only tested may name a training set of other classes.
-    numbers = {number.classes for number in _host_numbers(view)}
+    numbers = {number.classes for number in host_numbers(view)}
     return 'train' in splits or numbers <= {trained.number, trained.things}
-
-
-def _host_numbers(view: ConfigView) -> Iterator[Number]:
-    """Yield the numbers of classes of the host's own heads; others may count in another way."""
-    yield from (number for number in head_numbers(view) if number.severity == 'error')
 
 
 def _labels_are_listed(view: ConfigView, trained: Classes) -> bool:

@@ -35,12 +35,10 @@ def head_numbers(view: ConfigView) -> Iterator[Number]:
     if view.host == 'mmseg':
         # In mask classifiers such as Mask2Former, `out_channels` is the width of the features.
         decode_heads = (import_module('mmseg.models.decode_heads.decode_head').BaseDecodeHead,)
-    for node in _head_parts(view):
-        field, settings, _ = node
+    for (field, settings, _), severity in _head_parts(view):
         number = settings.get('num_classes')
         if settings.get('class_agnostic'):
             continue
-        severity = _severity(view, node)
         if number is None and 'num_things_classes' in settings:
             number = settings['num_things_classes'] + settings.get('num_stuff_classes', 0)
             name = f'{field}.num_things_classes + num_stuff_classes'
@@ -51,6 +49,11 @@ def head_numbers(view: ConfigView) -> Iterator[Number]:
             yield Number(f'{field}.num_classes', number, max(number, 2), severity)
         elif number is not None:
             yield Number(f'{field}.num_classes', number, number, severity)
+
+
+def host_numbers(view: ConfigView) -> Iterator[Number]:
+    """Yield the numbers of classes of the host's own heads; others may count in another way."""
+    yield from (number for number in head_numbers(view) if number.severity == 'error')
 
 
 def number_problems(
@@ -70,7 +73,7 @@ def number_problems(
         if each.classes not in allowed:
             found = f'is {each.found}, but {reason}'
             yield Problem(each.field, found, f'set it to {count}', severity=each.severity)
-    for node in _head_parts(view):
+    for node, severity in _head_parts(view):
         weights = node.value.get('class_weight')
         loss = view.entry(node.value, node.field, 'MODELS')
         if not isinstance(weights, (list, tuple)) or not is_in_hosts(loss.kind):
@@ -85,7 +88,7 @@ def number_problems(
                 f'{node.field}.class_weight',
                 f'has {len(weights)} values, but {reason}',
                 f'give it {count + extra}{last}',
-                severity=_severity(view, node),
+                severity=severity,
             )
     if view.host == 'mmpretrain' and heads:
         others = [
@@ -109,13 +112,6 @@ def ignored_label_problems(view: ConfigView) -> Iterator[Problem]:
             )
 
 
-def _severity(view: ConfigView, node: Node) -> Severity:
-    heads, _ = _classes_of_heads(view.host)
-    around = [view.entry(each, '', 'MODELS') for each in (*node.parents, node.value)]
-    is_own = any(each.is_a(*heads) and not is_in_hosts(each.kind) for each in around)
-    return 'warning' if is_own else 'error'
-
-
 def _weighs_background(view: ConfigView, node: Node, loss: Entry) -> bool:
     """Return whether a loss has one weight more than classes: for background, or no object."""
     if view.host == 'mmseg':
@@ -126,8 +122,8 @@ def _weighs_background(view: ConfigView, node: Node, loss: Entry) -> bool:
     return loss.kind.__module__.startswith('mmdet.') and not loss.settings.get('use_sigmoid')
 
 
-def _head_parts(view: ConfigView) -> Iterator[Node]:
-    """Yield the settings of the heads and everything in them."""
+def _head_parts(view: ConfigView) -> Iterator[tuple[Node, Severity]]:
+    """Yield the settings of the heads and everything in them, with the severity of `Number`."""
     model = view.cfg.get('model') or {}
     if 'language_model' in model:  # There num_classes is the maximum number of text tokens.
         return
@@ -136,10 +132,9 @@ def _head_parts(view: ConfigView) -> Iterator[Node]:
         if not isinstance(node.value, Mapping) or 'rpn_head' in node.field.split('.'):
             continue
         around = [view.entry(each, '', 'MODELS') for each in (*node.parents, node.value)]
-        if any(each.is_a(*heads) for each in around) and not any(
-            each.is_a(*others) for each in around
-        ):
-            yield node
+        found = [each for each in around if each.is_a(*heads)]
+        if found and not any(each.is_a(*others) for each in around):
+            yield node, 'error' if all(is_in_hosts(each.kind) for each in found) else 'warning'
 
 
 def _classes_of_heads(host: str | None) -> tuple[tuple[type, ...], tuple[type, ...]]:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ..config import ConfigView, is_in_hosts
 from ..errors import join_first
-from .heads import head_numbers
+from .heads import head_numbers, host_numbers
 from .problem import Fault, Problem
 
 IGNORED = -1
@@ -172,7 +172,7 @@ def class_number(view: ConfigView, dataset: BaseDataset) -> int | None:
     if view.host == 'mmdet':
         return None
     classes = dataset.metainfo.get('classes')
-    numbers = [each.classes for each in head_numbers(view) if each.severity == 'error']
+    numbers = [number.classes for number in host_numbers(view)]
     return min([*numbers, len(classes)] if classes else numbers, default=None)
 
 

@@ -19,7 +19,7 @@ from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 from PIL import Image
 
-from mmcloformer.engine.pictures import draw_predictions, find_root
+from mmcloformer.engine.pictures import draw_predictions, fill_palette, find_root
 from mmcloformer.errors import ConfigError
 
 NAMES = ['a/1.png', 'b/1.png', 'b/below/1.png', 'b/2.png']
@@ -123,6 +123,14 @@ def test_a_palette_of_fewer_colours_than_classes(root, monkeypatch):
     monkeypatch.setitem(HOSTS, 'mmdet', (DetLocalVisualizer, partial(detection, label=1)))
     pictures = draw('mmdet', root, [str(root / 'images/b/1.png')], names=('one', 'two'))
     assert list(pictures) == ['1.png']
+
+
+def test_a_palette_keeps_its_colours():
+    filled = fill_palette([[1, 2, 3]], 3)
+    assert filled[0] == (1, 2, 3)
+    assert len(set(filled)) == 3
+    for whole in ('random', (1, 2, 3)):  # A name, and one colour for all classes.
+        assert fill_palette(whole, 3) == whole
 
 
 def test_images_without_a_path_are_numbered(root):

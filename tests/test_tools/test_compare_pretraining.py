@@ -53,12 +53,12 @@ def test_a_start_with_fields_that_would_stay_is_refused(tool_error, tmp_path):
         config.write_text(f"_base_ = '{template}'\nmodel = {model}\n")
         message = tool_error('compare_pretraining.py', config, *out)
         assert str(own).strip('{}') in message
-    # The templates name weights: the tool replaces these.
     assert 'nosuch' in tool_error('compare_pretraining.py', template, 'nosuch.pth', *out)
     config.write_text("model = dict(backbone=dict(depth=18), init_cfg=dict(type='Pretrained'))")
     assert 'sets model.init_cfg' in tool_error('compare_pretraining.py', config, *out)
     config.write_text('model = None')
     assert 'no model.backbone' in tool_error('compare_pretraining.py', config, *out)
+    # The templates name weights: the tool replaces these.
     assert '--seeds is 0' in tool_error('compare_pretraining.py', template, *out, '--seeds', 0)
 
 
